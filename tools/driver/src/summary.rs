@@ -1,0 +1,242 @@
+//! From a run's raw rounds to one line per cell and lock, and to the cells in which a
+//! lock does worse than the baseline. Pure functions of `Run`.
+
+use crate::latency::Latency;
+use crate::run::{Cell, CellRun, Round, Run};
+
+/// Jain's fairness index: 1 when all threads did the same, 1/n when one did everything.
+pub fn jain(shares: &[u64]) -> f64 {
+    let sum: f64 = shares.iter().map(|&x| x as f64).sum();
+    let squares: f64 = shares.iter().map(|&x| (x as f64).powi(2)).sum();
+    if squares == 0.0 {
+        return 1.0;
+    }
+    sum * sum / (shares.len() as f64 * squares)
+}
+
+/// Median and extremes of a figure over the rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// None of nothing.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (&min, &max) = (values.first()?, values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            (values[middle - 1] + values[middle]) / 2.0
+        };
+        Some(Spread { median, min, max })
+    }
+}
+
+/// Medians over the rounds, in nanoseconds, and the worst of all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatencyLine {
+    pub p50: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+    pub worst: f64,
+}
+
+/// One lock in one cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    pub cell: Cell,
+    pub lock: String,
+    pub ops_per_s: Spread,
+    /// To the baseline of the same round; none for the baseline itself.
+    pub ratio: Option<Spread>,
+    pub jain: Spread,
+    pub latency: Option<LatencyLine>,
+    /// Per million operations.
+    pub cpu_s: f64,
+    pub voluntary: f64,
+    pub involuntary: f64,
+}
+
+/// One line per cell and lock, in the order of the run.
+pub fn lines(run: &Run) -> Vec<Line> {
+    run.cells
+        .iter()
+        .flat_map(|cell| {
+            let of = |lock| line(cell, lock, &run.settings.baseline);
+            run.locks.iter().filter_map(move |lock| of(&lock.name))
+        })
+        .collect()
+}
+
+fn line(cell: &CellRun, lock: &str, baseline: &str) -> Option<Line> {
+    let rounds: Vec<&Round> = cell.rounds.iter().filter(|r| r.lock == lock).collect();
+    let median = |f: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(|r| f(r)));
+    Some(Line {
+        cell: cell.cell,
+        lock: lock.into(),
+        ops_per_s: median(&Round::ops_per_s)?,
+        ratio: ratio(cell, lock, baseline),
+        jain: median(&|r| jain(&r.thread_ops))?,
+        latency: latency(&rounds),
+        cpu_s: median(&|r| r.per_million(r.user_s + r.system_s))?.median,
+        voluntary: median(&|r| r.per_million(r.voluntary_switches as f64))?.median,
+        involuntary: median(&|r| r.per_million(r.involuntary_switches as f64))?.median,
+    })
+}
+
+/// Throughput over the baseline's, round by round: both ran within seconds.
+fn ratio(cell: &CellRun, lock: &str, baseline: &str) -> Option<Spread> {
+    if lock == baseline {
+        return None;
+    }
+    let of = |name: &str, round: usize| {
+        cell.rounds
+            .iter()
+            .find(|r| r.lock == name && r.round == round)
+            .map(Round::ops_per_s)
+    };
+    Spread::of(
+        cell.rounds
+            .iter()
+            .filter(|r| r.lock == lock)
+            .filter_map(|r| Some(r.ops_per_s() / of(baseline, r.round)?)),
+    )
+}
+
+fn latency(rounds: &[&Round]) -> Option<LatencyLine> {
+    let over = |f: fn(&Latency) -> f64| {
+        Spread::of(rounds.iter().filter_map(|r| r.latency.as_ref()).map(f))
+    };
+    let max = over(|l| l.max_ns)?;
+    Some(LatencyLine {
+        p50: over(|l| l.p50_ns)?.median,
+        p99: over(|l| l.p99_ns)?.median,
+        p999: over(|l| l.p999_ns)?.median,
+        max: max.median,
+        worst: max.max,
+    })
+}
+
+/// Below this share of the baseline's throughput a cell is listed.
+pub const LEAST_RATIO: f64 = 0.97;
+/// Above this multiple of the baseline's p99.9 a cell is listed.
+pub const MOST_P999: f64 = 2.0;
+
+/// A way in which a lock does worse than the baseline in a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shortfall {
+    Throughput {
+        ratio: f64,
+    },
+    P999 {
+        ns: f64,
+        baseline_ns: f64,
+    },
+    /// The worst of all rounds, and beside it the median of the rounds' maxima.
+    Max {
+        worst: [f64; 2],
+        median: [f64; 2],
+    },
+}
+
+/// Every shortfall, cell by cell.
+pub fn shortfalls(run: &Run) -> Vec<(Line, Shortfall)> {
+    let all = lines(run);
+    let baseline_of = |line: &Line| {
+        all.iter()
+            .find(|l| l.cell == line.cell && l.lock == run.settings.baseline)
+    };
+    let mut found = Vec::new();
+    for line in &all {
+        if line.lock == run.settings.baseline {
+            continue;
+        }
+        if let Some(ratio) = line.ratio.filter(|r| r.median < LEAST_RATIO) {
+            let ratio = ratio.median;
+            found.push((line.clone(), Shortfall::Throughput { ratio }));
+        }
+        let (Some(mine), Some(base)) = (line.latency, baseline_of(line).and_then(|l| l.latency))
+        else {
+            continue;
+        };
+        if mine.p999 > MOST_P999 * base.p999 {
+            let (ns, baseline_ns) = (mine.p999, base.p999);
+            found.push((line.clone(), Shortfall::P999 { ns, baseline_ns }));
+        }
+        if mine.worst > base.worst {
+            let worst = [mine.worst, base.worst];
+            let median = [mine.max, base.max];
+            found.push((line.clone(), Shortfall::Max { worst, median }));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::tests::sample;
+
+    #[test]
+    fn jain_is_one_for_equals_and_one_nth_for_a_monopoly() {
+        assert_eq!(jain(&[5, 5, 5, 5]), 1.0);
+        assert_eq!(jain(&[8, 0, 0, 0]), 0.25);
+        assert!((jain(&[1, 3]) - 0.8).abs() < 1e-12);
+        assert_eq!(jain(&[0, 0]), 1.0);
+    }
+
+    #[test]
+    fn medians_of_odd_and_even_counts() {
+        let spread = Spread::of([3.0, 1.0, 2.0]).expect("three");
+        assert_eq!((spread.median, spread.min, spread.max), (2.0, 1.0, 3.0));
+        assert_eq!(Spread::of([4.0, 1.0]).expect("two").median, 2.5);
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn ratios_pair_the_rounds_of_one_number() {
+        let lines = lines(&sample());
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[0].ratio, None);
+        let ratio = lines[1].ratio.expect("autolock");
+        // 4/2, 3.6/2 and 6.6/3, whatever the order within a round.
+        assert!((ratio.median - 2.0).abs() < 1e-9, "{ratio:?}");
+        assert!((ratio.min - 1.8).abs() < 1e-9, "{ratio:?}");
+        assert!((ratio.max - 2.2).abs() < 1e-9, "{ratio:?}");
+    }
+
+    #[test]
+    fn the_least_fair_round_is_kept() {
+        let lines = lines(&sample());
+        assert_eq!(lines[0].jain.median, 1.0);
+        assert!((lines[0].jain.min - 0.9).abs() < 1e-12);
+    }
+
+    #[test]
+    fn shortfalls_name_only_the_losing_cell() {
+        let found = shortfalls(&sample());
+        assert!(found.iter().all(|(line, _)| line.cell.threads == 16));
+        let kinds: Vec<_> = found.into_iter().map(|(_, s)| s).collect();
+        assert_eq!(
+            kinds,
+            [
+                Shortfall::Throughput { ratio: 0.9 },
+                Shortfall::P999 {
+                    ns: 11e3,
+                    baseline_ns: 5e3
+                },
+                Shortfall::Max {
+                    worst: [3e6, 2e6],
+                    median: [3e6, 2e6]
+                },
+            ]
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! A run for human eyes: the table, and the list of cells that lose. Units by magnitude;
+//! the table is Markdown, to be pasted as it is.
+
+use crate::run::Run;
+use crate::summary::{LEAST_RATIO, MOST_P999, Shortfall, lines, shortfalls};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets::ASCII_MARKDOWN};
+
+/// `1.234 M`: three significant digits with a decimal prefix.
+pub fn magnitude(value: f64) -> String {
+    let (value, prefix) = match value.abs() {
+        v if v >= 1e9 => (value / 1e9, " G"),
+        v if v >= 1e6 => (value / 1e6, " M"),
+        v if v >= 1e3 => (value / 1e3, " k"),
+        _ => (value, ""),
+    };
+    format!("{}{prefix}", three_digits(value))
+}
+
+/// `1.23 us`.
+pub fn nanoseconds(ns: f64) -> String {
+    let (value, unit) = match ns {
+        v if v >= 1e9 => (v / 1e9, "s"),
+        v if v >= 1e6 => (v / 1e6, "ms"),
+        v if v >= 1e3 => (v / 1e3, "us"),
+        v => (v, "ns"),
+    };
+    format!("{} {unit}", three_digits(value))
+}
+
+fn three_digits(value: f64) -> String {
+    match value.abs() {
+        v if v >= 99.95 => format!("{value:.0}"),
+        v if v >= 9.995 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// The whole report: the machine, the settings, the table.
+pub fn render(run: &Run) -> String {
+    let m = &run.machine;
+    let s = &run.settings;
+    let mut text = format!(
+        "{}, {} cores, Linux {}, glibc {}, {}, load {}\n\
+         {} rounds of {} s, interleaved; medians over the rounds (min..max); ratio to {}, \
+         pair by pair\n\n",
+        m.cpu,
+        m.cores,
+        m.kernel,
+        m.glibc,
+        run.date,
+        m.load_average,
+        s.rounds,
+        s.duration_s,
+        s.baseline,
+    );
+    text.push_str(&table(run).to_string());
+    text.push('\n');
+    text
+}
+
+fn table(run: &Run) -> Table {
+    let mut header = vec![
+        "threads", "locks", "gap", "section", "lock", "ops/s", "ratio", "Jain",
+    ];
+    if run.settings.latency {
+        header.extend(["p50", "p99", "p99.9", "max (worst)"]);
+    }
+    header.extend(["CPU s/Mop", "vol/Mop", "invol/Mop"]);
+    let columns = header.len();
+    let mut table = Table::new();
+    table
+        .load_preset(ASCII_MARKDOWN)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    for line in lines(run) {
+        let ops = line.ops_per_s;
+        let mut row = vec![
+            line.cell.threads.to_string(),
+            line.cell.locks.to_string(),
+            line.cell.gap_cycles.to_string(),
+            nanoseconds(line.cell.cs_ns as f64),
+            line.lock.clone(),
+            format!(
+                "{} ({}..{})",
+                magnitude(ops.median),
+                magnitude(ops.min),
+                magnitude(ops.max)
+            ),
+            line.ratio.map_or_else(String::new, |r| {
+                format!("{:.3} ({:.2}..{:.2})", r.median, r.min, r.max)
+            }),
+            format!("{:.3} ({:.2})", line.jain.median, line.jain.min),
+        ];
+        if run.settings.latency {
+            row.extend(line.latency.map_or_else(
+                || vec![String::new(); 4],
+                |l| {
+                    let max = format!("{} ({})", nanoseconds(l.max), nanoseconds(l.worst));
+                    vec![
+                        nanoseconds(l.p50),
+                        nanoseconds(l.p99),
+                        nanoseconds(l.p999),
+                        max,
+                    ]
+                },
+            ));
+        }
+        row.extend([
+            three_digits(line.cpu_s),
+            magnitude(line.voluntary),
+            magnitude(line.involuntary),
+        ]);
+        table.add_row(row);
+    }
+    for i in 0..columns {
+        if let Some(column) = table.column_mut(i) {
+            column.set_cell_alignment(if i == 4 {
+                CellAlignment::Left
+            } else {
+                CellAlignment::Right
+            });
+        }
+    }
+    table
+}
+
+/// The cells that lose, one line each, or a line that says there are none.
+pub fn render_shortfalls(run: &Run) -> String {
+    let base = &run.settings.baseline;
+    let found = shortfalls(run);
+    let mut text = format!(
+        "worse than {base} (throughput below {LEAST_RATIO}, p99.9 above {MOST_P999}x, \
+         worst maximum above): {}\n",
+        found.len()
+    );
+    for (line, shortfall) in found {
+        let what = match shortfall {
+            Shortfall::Throughput { ratio } => format!("throughput {ratio:.3}"),
+            Shortfall::P999 { ns, baseline_ns } => format!(
+                "p99.9 {} against {}",
+                nanoseconds(ns),
+                nanoseconds(baseline_ns)
+            ),
+            Shortfall::Max { worst, median } => format!(
+                "max {} against {} (medians {} and {})",
+                nanoseconds(worst[0]),
+                nanoseconds(worst[1]),
+                nanoseconds(median[0]),
+                nanoseconds(median[1])
+            ),
+        };
+        text.push_str(&format!("  {} at {}: {what}\n", line.lock, line.cell));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::tests::sample;
+
+    #[test]
+    fn units_follow_the_magnitude() {
+        let shown = [12.0, 999.4, 1234.0, 10_000.0, 2.5e6, 3.1e9].map(nanoseconds);
+        assert_eq!(
+            shown,
+            [
+                "12.0 ns", "999 ns", "1.23 us", "10.0 us", "2.50 ms", "3.10 s"
+            ]
+        );
+        let shown = [0.0, 0.5, 17.2e6, 999e3, 2.1e9].map(magnitude);
+        assert_eq!(shown, ["0.00", "0.50", "17.2 M", "999 k", "2.10 G"]);
+    }
+
+    #[test]
+    fn the_table_has_a_row_per_cell_and_lock_and_survives_json() {
+        let text = render(&sample());
+        let rows: Vec<_> = text.lines().filter(|l| l.starts_with('|')).collect();
+        assert_eq!(rows.len(), 2 + 4, "{text}");
+        assert!(rows[3].contains("autolock") && rows[3].contains("2.000 (1.80..2.20)"));
+        assert!(rows[2].contains("2.00 ms"), "{text}");
+        let json = serde_json::to_string(&sample()).expect("encode");
+        let back: Run = serde_json::from_str(&json).expect("decode");
+        assert_eq!(render(&back), text);
+    }
+
+    #[test]
+    fn without_latencies_their_columns_go() {
+        let mut run = sample();
+        run.settings.latency = false;
+        assert!(!render(&run).contains("p99"));
+    }
+
+    #[test]
+    fn the_losing_cell_is_listed_in_each_way_it_loses() {
+        let text = render_shortfalls(&sample());
+        assert_eq!(text.lines().count(), 1 + 3, "{text}");
+        assert!(text.contains("autolock at 16 threads"), "{text}");
+        assert!(text.contains("throughput 0.900"), "{text}");
+        assert!(text.contains("p99.9 11.0 us against 5.00 us"), "{text}");
+        assert!(text.contains("max 3.00 ms against 2.00 ms"), "{text}");
+    }
+}
