@@ -1,1 +1,29 @@
+//! POSIX on top of the algorithm: what `pthread_mutex_*` and C11 `mtx_*` promise, and what glibc does where they are silent.
+//!
+//! - [`mutex`]: the pthread functions; [`c11`]: the C11 ones.
+//! - [`linux`]: the operating system for `autolock_lock`.
+//! - [`tcb`]: thread id and CPU from the thread control block, one load each.
+//! - [`real`]: the next symbol in the chain, for what we delegate.
+//! - [`options`]: `AUTOLOCK_*`, parsed once; [`stats`]: what the library did.
+//!
+//! May touch: libc, the environment and stderr at start and at exit. May not: allocate, log or panic between.
+//! Nothing here is exported: `#[no_mangle]` stands in the leaf cdylibs alone.
 
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
+compile_error!("the mutex layout and the thread control block are those of glibc on x86-64 Linux");
+
+pub mod c11;
+pub mod linux;
+pub mod mutex;
+pub mod options;
+pub mod real;
+pub mod stats;
+pub mod tcb;
+
+/// What the preload's constructor does: everything that could allocate, lock or print, before `main`.
+pub fn start() {
+    tcb::start();
+    real::start();
+    let options = options::from_environment();
+    stats::start(options.stats);
+}

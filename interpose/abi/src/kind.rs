@@ -1,0 +1,78 @@
+//! Mutex kinds as glibc encodes them in `__kind`, and which of them run on our algorithm.
+//!
+//! Source: glibc 2.36, `sysdeps/nptl/pthread.h`, `nptl/pthreadP.h`, `sysdeps/nptl/bits/struct_mutex.h`.
+
+/// `PTHREAD_MUTEX_NORMAL`, glibc's `TIMED`.
+pub const NORMAL: u32 = 0;
+/// `PTHREAD_MUTEX_RECURSIVE`.
+pub const RECURSIVE: u32 = 1;
+/// `PTHREAD_MUTEX_ERRORCHECK`.
+pub const ERRORCHECK: u32 = 2;
+/// `PTHREAD_MUTEX_ADAPTIVE_NP`.
+pub const ADAPTIVE: u32 = 3;
+/// The bit of `PTHREAD_MUTEX_ROBUST`: delegated.
+pub const ROBUST: u32 = 0x10;
+/// The bit of `PTHREAD_PRIO_INHERIT`: delegated.
+pub const PRIO_INHERIT: u32 = 0x20;
+/// The bit of `PTHREAD_PRIO_PROTECT`: delegated.
+pub const PRIO_PROTECT: u32 = 0x40;
+/// The bit of `PTHREAD_PROCESS_SHARED`.
+pub const SHARED: u32 = 0x80;
+/// glibc's type mask: everything but the process-shared bit and the elision flags.
+pub const TYPE_MASK: u32 = 0x7f;
+
+/// What a lock or unlock call has to do with a mutex of some kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispatch {
+    /// NORMAL and ADAPTIVE: the owner is recorded and never checked.
+    Plain,
+    /// RECURSIVE: counts the owner's acquisitions.
+    Recursive,
+    /// ERRORCHECK: checks the owner.
+    ErrorCheck,
+    /// Everything else (robust, priority protocols, destroyed, garbage): glibc's own function decides.
+    Delegate,
+}
+
+/// Sorts a `__kind` value; the elision flags (0x100, 0x200) and the process-shared bit do not matter here.
+#[inline]
+#[must_use]
+pub const fn dispatch(kind: u32) -> Dispatch {
+    match kind & TYPE_MASK {
+        NORMAL | ADAPTIVE => Dispatch::Plain,
+        RECURSIVE => Dispatch::Recursive,
+        ERRORCHECK => Dispatch::ErrorCheck,
+        _ => Dispatch::Delegate,
+    }
+}
+
+/// Whether threads of other processes may use the mutex.
+#[inline]
+#[must_use]
+pub const fn is_shared(kind: u32) -> bool {
+    kind & SHARED != 0
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_four_basic_kinds_are_handled() {
+        assert_eq!(dispatch(NORMAL), Dispatch::Plain);
+        assert_eq!(dispatch(ADAPTIVE | SHARED), Dispatch::Plain);
+        assert_eq!(dispatch(RECURSIVE), Dispatch::Recursive);
+        assert_eq!(dispatch(ERRORCHECK | 0x200), Dispatch::ErrorCheck);
+        for special in [ROBUST, PRIO_INHERIT, PRIO_PROTECT] {
+            for basic in [NORMAL, RECURSIVE, ERRORCHECK, ADAPTIVE] {
+                assert_eq!(dispatch(special | basic), Dispatch::Delegate);
+            }
+        }
+    }
+
+    #[test]
+    fn a_destroyed_mutex_goes_to_glibc() {
+        // glibc's pthread_mutex_destroy leaves -1 in __kind.
+        assert_eq!(dispatch(u32::MAX), Dispatch::Delegate);
+    }
+}

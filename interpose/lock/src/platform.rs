@@ -1,0 +1,85 @@
+//! The operating system and the processor, as far as a lock needs them.
+//!
+//! One implementation serves the preload (`autolock_shim::linux`), one the model checker
+//! (`tests/loom_mutex.rs`). Nothing here may allocate, log or panic.
+
+use autolock_abi::sync::AtomicU32;
+
+use crate::oncpu::OnCpu;
+
+/// How a sleep on the lock word ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Woken by an unlock: this waiter now has the duty that the wake stood for.
+    Woken,
+    /// The word had changed before the sleep, or a signal arrived: nobody's wake was used up.
+    Retry,
+    /// The time was over: nobody's wake was used up.
+    TimedOut,
+}
+
+/// What a slow path reports, for statistics. Must cost nothing when they are off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A lock call found the mutex held.
+    Contended,
+    /// A waiter got the mutex while spinning.
+    Spun,
+    /// A waiter went to sleep.
+    Parked,
+    /// A sleeper woke by the backstop time-out and found that nobody attended to it.
+    Backstop,
+}
+
+/// An absolute point in time until which a timed lock waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// `CLOCK_REALTIME` if true, else `CLOCK_MONOTONIC`.
+    pub realtime: bool,
+    /// Seconds on that clock; negative is in the past.
+    pub sec: i64,
+    /// Nanoseconds, 0 to 999,999,999.
+    pub nsec: i64,
+}
+
+/// What the algorithm asks of the system.
+pub trait Platform {
+    /// Where knowledge about the holder comes from.
+    type OnCpu: OnCpu;
+
+    /// The calling thread's id, as glibc writes it into `__owner`.
+    fn tid() -> i32;
+
+    /// The CPU that the calling thread runs on, as a hint; any value where it is unknown.
+    fn cpu() -> u16;
+
+    /// Whether the process has one thread only, as `__libc_single_threaded` says.
+    fn single_threaded() -> bool;
+
+    /// Nanoseconds on a monotonic clock.
+    fn now_ns() -> u64;
+
+    /// Whether `deadline` has passed.
+    fn expired(deadline: &Deadline) -> bool;
+
+    /// Tells the processor that this is a wait loop.
+    fn pause();
+
+    /// Sleeps on `word` while it is `expected`, for at most `backstop_ns`, or until `deadline` if that is earlier.
+    fn wait(
+        word: &AtomicU32,
+        expected: u32,
+        shared: bool,
+        backstop_ns: u64,
+        deadline: Option<&Deadline>,
+    ) -> Wait;
+
+    /// Wakes one sleeper. The word may be unmapped by now: only its address may be used.
+    fn wake_one(word: *const AtomicU32, shared: bool);
+
+    /// Reports that an unlock woke a waiter; there is no mutex any more.
+    fn note_wake();
+
+    /// Reports an event on a slow path.
+    fn note(event: Event, mutex: &autolock_abi::Mutex);
+}

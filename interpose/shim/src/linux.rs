@@ -1,0 +1,198 @@
+//! Linux for the algorithm: futex(2), clocks, the thread control block.
+//!
+//! May touch: system calls that neither allocate nor set `errno` (a lock call leaves `errno` alone).
+
+use core::arch::asm;
+
+use autolock_abi::{
+    Mutex,
+    sync::{AtomicU32, Ordering::Relaxed},
+};
+use autolock_lock::{
+    oncpu::Blind,
+    platform::{Deadline, Event, Platform, Wait},
+};
+
+use crate::{stats, tcb};
+
+/// Linux on x86-64, knowing of the holder's CPU what user space can know.
+#[derive(Debug)]
+pub struct Linux;
+
+unsafe extern "C" {
+    /// `<sys/single_threaded.h>`, glibc 2.32.
+    static __libc_single_threaded: core::sync::atomic::AtomicU8;
+}
+
+/// futex(2) without touching `errno`: returns the result or a negative error number.
+///
+/// # Safety
+/// - For the waiting operations, `word` is readable and `timeout` is null or valid.
+unsafe fn futex(
+    word: *const AtomicU32,
+    operation: i32,
+    value: u32,
+    timeout: *const libc::timespec,
+    bitset: u32,
+) -> isize {
+    let result: isize;
+    // SAFETY: the caller answers for the pointers; the kernel clobbers rcx and r11 only.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") libc::SYS_futex as isize => result,
+            in("rdi") word,
+            in("rsi") operation as isize,
+            in("rdx") value as usize,
+            in("r10") timeout,
+            in("r8") 0usize,
+            in("r9") bitset as usize,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// FUTEX_PRIVATE_FLAG for a private mutex.
+const fn private(shared: bool) -> i32 {
+    if shared { 0 } else { libc::FUTEX_PRIVATE_FLAG }
+}
+
+fn clock(id: libc::clockid_t) -> libc::timespec {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a valid clock and a valid pointer: cannot fail. The vDSO makes no system call on usual clock sources.
+    unsafe { libc::clock_gettime(id, &raw mut now) };
+    now
+}
+
+const fn clock_of(deadline: &Deadline) -> libc::clockid_t {
+    if deadline.realtime {
+        libc::CLOCK_REALTIME
+    } else {
+        libc::CLOCK_MONOTONIC
+    }
+}
+
+/// Nanoseconds from now until `deadline`; 0 if it has passed.
+fn remaining_ns(deadline: &Deadline) -> u64 {
+    let now = clock(clock_of(deadline));
+    let ns = (i128::from(deadline.sec) - i128::from(now.tv_sec)) * 1_000_000_000
+        + i128::from(deadline.nsec)
+        - i128::from(now.tv_nsec);
+    u64::try_from(ns.max(0)).unwrap_or(u64::MAX)
+}
+
+impl Platform for Linux {
+    type OnCpu = Blind;
+
+    #[inline]
+    fn tid() -> i32 {
+        tcb::tid()
+    }
+
+    #[inline]
+    fn cpu() -> u16 {
+        tcb::cpu()
+    }
+
+    #[inline]
+    fn single_threaded() -> bool {
+        // SAFETY: glibc's variable; it changes only in this thread while it is true.
+        unsafe { __libc_single_threaded.load(Relaxed) != 0 }
+    }
+
+    fn now_ns() -> u64 {
+        let now = clock(libc::CLOCK_MONOTONIC);
+        now.tv_sec
+            .cast_unsigned()
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(now.tv_nsec.cast_unsigned())
+    }
+
+    fn expired(deadline: &Deadline) -> bool {
+        remaining_ns(deadline) == 0
+    }
+
+    #[inline]
+    fn pause() {
+        core::hint::spin_loop();
+    }
+
+    fn wait(
+        word: &AtomicU32,
+        expected: u32,
+        shared: bool,
+        backstop_ns: u64,
+        deadline: Option<&Deadline>,
+    ) -> Wait {
+        // The deadline is absolute and its clock may be set (CLOCK_REALTIME): wait on it as such unless the backstop comes first.
+        let by_deadline = deadline.filter(|deadline| remaining_ns(deadline) <= backstop_ns);
+        let (operation, timeout) = match by_deadline {
+            Some(deadline) => (
+                libc::FUTEX_WAIT_BITSET
+                    | if deadline.realtime {
+                        libc::FUTEX_CLOCK_REALTIME
+                    } else {
+                        0
+                    },
+                libc::timespec {
+                    tv_sec: deadline.sec,
+                    tv_nsec: deadline.nsec,
+                },
+            ),
+            None => (
+                libc::FUTEX_WAIT,
+                libc::timespec {
+                    tv_sec: (backstop_ns / 1_000_000_000).cast_signed(),
+                    tv_nsec: (backstop_ns % 1_000_000_000).cast_signed(),
+                },
+            ),
+        };
+        if timeout.tv_sec < 0 {
+            return Wait::TimedOut; // The kernel refuses times before the clock's beginning.
+        }
+        // SAFETY: a live reference and a valid timespec.
+        let result = unsafe {
+            futex(
+                word,
+                operation | private(shared),
+                expected,
+                &raw const timeout,
+                libc::FUTEX_BITSET_MATCH_ANY.cast_unsigned(),
+            )
+        };
+        match i32::try_from(-result).unwrap_or(0) {
+            0 => Wait::Woken,
+            libc::ETIMEDOUT => Wait::TimedOut,
+            _ => Wait::Retry,
+        }
+    }
+
+    fn wake_one(word: *const AtomicU32, shared: bool) {
+        // SAFETY: a wake uses the address as a key only; a mapping that is gone gives EFAULT or wakes nobody.
+        unsafe {
+            futex(
+                word,
+                libc::FUTEX_WAKE | private(shared),
+                1,
+                core::ptr::null(),
+                0,
+            )
+        };
+    }
+
+    #[inline]
+    fn note_wake() {
+        stats::note_wake();
+    }
+
+    #[inline]
+    fn note(event: Event, mutex: &Mutex) {
+        stats::note(event, mutex);
+    }
+}

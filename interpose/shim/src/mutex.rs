@@ -1,0 +1,367 @@
+//! The `pthread_mutex_*` functions: kinds, ownership checks, error numbers, delegation.
+//!
+//! Each function has the contract of its POSIX name; where POSIX leaves behaviour undefined it does what glibc 2.36 does. None sets `errno`.
+
+use core::ffi::c_int;
+
+use autolock_abi::{
+    Mutex,
+    kind::{self, Dispatch},
+    sync::Ordering::Relaxed,
+};
+use autolock_lock::{
+    mutex,
+    platform::{Deadline, Platform},
+};
+use libc::{
+    EAGAIN, EBUSY, EDEADLK, EINVAL, EPERM, ETIMEDOUT, clockid_t, pthread_mutex_t,
+    pthread_mutexattr_t, timespec,
+};
+
+use crate::{linux::Linux, real, stats};
+
+/// Calls a function of glibc's on an object that is glibc's.
+macro_rules! delegate {
+    ($next:ident, fn($($type:ty),*), $($argument:expr),*) => {{
+        stats::note_delegated();
+        let address = real::$next.get();
+        if address.is_null() {
+            EINVAL
+        } else {
+            // SAFETY: the next object's function of this name, which has this signature.
+            let function = unsafe { core::mem::transmute::<*mut core::ffi::c_void, unsafe extern "C" fn($($type),*) -> c_int>(address) };
+            // SAFETY: the caller's own arguments.
+            unsafe { function($($argument),*) }
+        }
+    }};
+}
+
+/// # Safety
+/// - `mutex` points to a `pthread_mutex_t` that stays mapped while the reference is used.
+#[inline]
+unsafe fn mirror<'a>(mutex: *mut pthread_mutex_t) -> &'a Mutex {
+    // SAFETY: same size and layout (asserted in `autolock_abi`), and all fields are atomics, so sharing is sound.
+    unsafe { &*mutex.cast::<Mutex>() }
+}
+
+/// The owner's second acquisition of a recursive mutex; `None` if the caller is not the owner.
+#[inline]
+fn relock(mutex: &Mutex) -> Option<c_int> {
+    if mutex.owner.load(Relaxed) != Linux::tid() {
+        return None;
+    }
+    let Some(depth) = mutex.count.load(Relaxed).checked_add(1) else {
+        return Some(EAGAIN);
+    };
+    mutex.count.store(depth, Relaxed);
+    Some(0)
+}
+
+#[inline]
+fn is_mine(mutex: &Mutex) -> bool {
+    mutex.owner.load(Relaxed) == Linux::tid()
+}
+
+/// `pthread_mutex_lock`: 0, `EDEADLK`, `EAGAIN`, or what glibc says of a delegated kind.
+///
+/// # Safety
+/// - As `pthread_mutex_lock`: `mutex` points to an initialised mutex that outlives the call.
+#[inline]
+pub unsafe fn lock(mutex: *mut pthread_mutex_t) -> c_int {
+    // SAFETY: the caller's contract.
+    let mirror = unsafe { mirror(mutex) };
+    let kind = mirror.kind.load(Relaxed);
+    if kind & kind::TYPE_MASK == kind::NORMAL {
+        mutex::lock::<Linux>(mirror, kind);
+        return 0;
+    }
+    lock_kind(mutex, mirror, kind)
+}
+
+#[inline(never)]
+fn lock_kind(mutex: *mut pthread_mutex_t, mirror: &Mutex, kind: u32) -> c_int {
+    match kind::dispatch(kind) {
+        Dispatch::Plain => {}
+        Dispatch::Recursive => {
+            if let Some(result) = relock(mirror) {
+                return result;
+            }
+            mutex::lock::<Linux>(mirror, kind);
+            mirror.count.store(1, Relaxed);
+            return 0;
+        }
+        Dispatch::ErrorCheck if is_mine(mirror) => return EDEADLK,
+        Dispatch::ErrorCheck => {}
+        Dispatch::Delegate => return delegate!(LOCK, fn(*mut pthread_mutex_t), mutex),
+    }
+    mutex::lock::<Linux>(mirror, kind);
+    0
+}
+
+/// `pthread_mutex_trylock`: 0, `EBUSY`, `EAGAIN`, or what glibc says of a delegated kind.
+///
+/// # Safety
+/// - As `pthread_mutex_trylock`.
+#[inline]
+pub unsafe fn trylock(mutex: *mut pthread_mutex_t) -> c_int {
+    // SAFETY: the caller's contract.
+    let mirror = unsafe { mirror(mutex) };
+    let kind = mirror.kind.load(Relaxed);
+    let dispatch = kind::dispatch(kind);
+    match dispatch {
+        Dispatch::Delegate => return delegate!(TRYLOCK, fn(*mut pthread_mutex_t), mutex),
+        Dispatch::Recursive => {
+            if let Some(result) = relock(mirror) {
+                return result;
+            }
+        }
+        Dispatch::Plain | Dispatch::ErrorCheck => {}
+    }
+    if !mutex::try_lock::<Linux>(mirror, kind) {
+        return EBUSY;
+    }
+    if dispatch == Dispatch::Recursive {
+        mirror.count.store(1, Relaxed);
+    }
+    0
+}
+
+/// `pthread_mutex_timedlock`: like [`clocklock`] on `CLOCK_REALTIME`.
+///
+/// # Safety
+/// - As `pthread_mutex_timedlock`.
+#[inline]
+pub unsafe fn timedlock(mutex: *mut pthread_mutex_t, until: *const timespec) -> c_int {
+    // SAFETY: the caller's contract.
+    let mirror = unsafe { mirror(mutex) };
+    let kind = mirror.kind.load(Relaxed);
+    if kind::dispatch(kind) == Dispatch::Delegate {
+        return delegate!(
+            TIMEDLOCK,
+            fn(*mut pthread_mutex_t, *const timespec),
+            mutex,
+            until
+        );
+    }
+    // SAFETY: the caller's contract.
+    unsafe { lock_until(mirror, kind, true, until) }
+}
+
+/// `pthread_mutex_clocklock`: 0, `ETIMEDOUT`, `EINVAL` (the clock is neither `CLOCK_REALTIME` nor `CLOCK_MONOTONIC`, or the mutex is held and
+/// `tv_nsec` is out of range), `EDEADLK`, `EAGAIN`. Like glibc it reads the time only if the mutex is held.
+///
+/// # Safety
+/// - As `pthread_mutex_clocklock`.
+#[inline]
+pub unsafe fn clocklock(
+    mutex: *mut pthread_mutex_t,
+    clock: clockid_t,
+    until: *const timespec,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    let mirror = unsafe { mirror(mutex) };
+    let kind = mirror.kind.load(Relaxed);
+    if kind::dispatch(kind) == Dispatch::Delegate {
+        return delegate!(
+            CLOCKLOCK,
+            fn(*mut pthread_mutex_t, clockid_t, *const timespec),
+            mutex,
+            clock,
+            until
+        );
+    }
+    if clock != libc::CLOCK_REALTIME && clock != libc::CLOCK_MONOTONIC {
+        return EINVAL;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { lock_until(mirror, kind, clock == libc::CLOCK_REALTIME, until) }
+}
+
+/// # Safety
+/// - `until` is valid if the mutex is held.
+unsafe fn lock_until(mirror: &Mutex, kind: u32, realtime: bool, until: *const timespec) -> c_int {
+    let dispatch = kind::dispatch(kind);
+    match dispatch {
+        Dispatch::Recursive => {
+            if let Some(result) = relock(mirror) {
+                return result;
+            }
+        }
+        Dispatch::ErrorCheck if is_mine(mirror) => return EDEADLK,
+        _ => {}
+    }
+    if !mutex::try_lock::<Linux>(mirror, kind) {
+        // SAFETY: the caller's contract.
+        let timespec { tv_sec, tv_nsec } = unsafe { until.read() };
+        if !(0..1_000_000_000).contains(&tv_nsec) {
+            return EINVAL;
+        }
+        let deadline = Deadline {
+            realtime,
+            sec: tv_sec,
+            nsec: tv_nsec,
+        };
+        if !mutex::lock_until::<Linux>(mirror, kind, &deadline) {
+            return ETIMEDOUT;
+        }
+    }
+    if dispatch == Dispatch::Recursive {
+        mirror.count.store(1, Relaxed);
+    }
+    0
+}
+
+/// `pthread_mutex_unlock`: 0, `EPERM`, or what glibc says of a delegated kind.
+///
+/// # Safety
+/// - As `pthread_mutex_unlock`.
+#[inline]
+pub unsafe fn unlock(mutex: *mut pthread_mutex_t) -> c_int {
+    // SAFETY: the caller's contract.
+    let mirror = unsafe { mirror(mutex) };
+    let kind = mirror.kind.load(Relaxed);
+    if kind & kind::TYPE_MASK == kind::NORMAL {
+        mutex::unlock::<Linux>(mirror, kind);
+        return 0;
+    }
+    unlock_kind(mutex, mirror, kind)
+}
+
+#[inline(never)]
+fn unlock_kind(mutex: *mut pthread_mutex_t, mirror: &Mutex, kind: u32) -> c_int {
+    match kind::dispatch(kind) {
+        Dispatch::Plain => {}
+        Dispatch::Recursive => {
+            if !is_mine(mirror) {
+                return EPERM;
+            }
+            let depth = mirror.count.load(Relaxed).wrapping_sub(1);
+            mirror.count.store(depth, Relaxed);
+            if depth != 0 {
+                return 0;
+            }
+        }
+        Dispatch::ErrorCheck => {
+            if !is_mine(mirror) || mirror.word.load(Relaxed) == autolock_abi::word::UNLOCKED {
+                return EPERM;
+            }
+        }
+        Dispatch::Delegate => return delegate!(UNLOCK, fn(*mut pthread_mutex_t), mutex),
+    }
+    mutex::unlock::<Linux>(mirror, kind);
+    0
+}
+
+/// `pthread_mutex_init`. The four handled kinds are made here, so that it works before any symbol can be looked up; the rest by glibc.
+///
+/// # Safety
+/// - As `pthread_mutex_init`.
+pub unsafe fn init(mutex: *mut pthread_mutex_t, attributes: *const pthread_mutexattr_t) -> c_int {
+    // SAFETY: the caller's contract.
+    let Some(kind) = (unsafe { handled_kind(attributes) }) else {
+        return delegate!(
+            INIT,
+            fn(*mut pthread_mutex_t, *const pthread_mutexattr_t),
+            mutex,
+            attributes
+        );
+    };
+    // SAFETY: the caller gives memory for a mutex, which nobody uses yet.
+    unsafe { mutex.cast::<Mutex>().write(Mutex::new(kind)) };
+    0
+}
+
+unsafe extern "C" {
+    // <pthread.h>; the libc crate lacks it.
+    fn pthread_mutexattr_gettype(attributes: *const pthread_mutexattr_t, kind: *mut c_int)
+    -> c_int;
+}
+
+/// The `__kind` of a mutex with these attributes, if it is ours to make.
+///
+/// # Safety
+/// - `attributes` is null or points to initialised attributes.
+unsafe fn handled_kind(attributes: *const pthread_mutexattr_t) -> Option<u32> {
+    if attributes.is_null() {
+        return Some(kind::NORMAL);
+    }
+    let (mut kind, mut shared, mut robust, mut protocol): (c_int, c_int, c_int, c_int) =
+        (0, 0, 0, 0);
+    // SAFETY: initialised attributes and valid places for the answers, here and below.
+    unsafe { pthread_mutexattr_gettype(attributes, &raw mut kind) };
+    // SAFETY: as above.
+    unsafe { libc::pthread_mutexattr_getpshared(attributes, &raw mut shared) };
+    // SAFETY: as above.
+    unsafe { libc::pthread_mutexattr_getrobust(attributes, &raw mut robust) };
+    // SAFETY: as above.
+    unsafe { libc::pthread_mutexattr_getprotocol(attributes, &raw mut protocol) };
+    if robust != libc::PTHREAD_MUTEX_STALLED || protocol != libc::PTHREAD_PRIO_NONE {
+        return None;
+    }
+    let kind = kind.cast_unsigned();
+    if kind > kind::ADAPTIVE {
+        return None;
+    }
+    Some(if shared == libc::PTHREAD_PROCESS_SHARED {
+        kind | kind::SHARED
+    } else {
+        kind
+    })
+}
+
+/// `pthread_mutex_destroy`: 0, or `EBUSY` if the mutex is in use. glibc's function serves all kinds, since the state is its own.
+///
+/// # Safety
+/// - As `pthread_mutex_destroy`.
+pub unsafe fn destroy(mutex: *mut pthread_mutex_t) -> c_int {
+    // SAFETY: the caller's contract.
+    let mirror = unsafe { mirror(mutex) };
+    if kind::dispatch(mirror.kind.load(Relaxed)) == Dispatch::Delegate {
+        return delegate!(DESTROY, fn(*mut pthread_mutex_t), mutex);
+    }
+    if mirror.nusers.load(Relaxed) != 0 {
+        return EBUSY;
+    }
+    // As glibc: a destroyed mutex has an invalid kind.
+    mirror.kind.store(u32::MAX, Relaxed);
+    0
+}
+
+/// `pthread_mutex_consistent`: robust mutexes only, so glibc's.
+///
+/// # Safety
+/// - As `pthread_mutex_consistent`.
+pub unsafe fn consistent(mutex: *mut pthread_mutex_t) -> c_int {
+    delegate!(CONSISTENT, fn(*mut pthread_mutex_t), mutex)
+}
+
+/// `pthread_mutex_getprioceiling`: priority-protecting mutexes only, so glibc's.
+///
+/// # Safety
+/// - As `pthread_mutex_getprioceiling`.
+pub unsafe fn getprioceiling(mutex: *const pthread_mutex_t, ceiling: *mut c_int) -> c_int {
+    delegate!(
+        GETPRIOCEILING,
+        fn(*const pthread_mutex_t, *mut c_int),
+        mutex,
+        ceiling
+    )
+}
+
+/// `pthread_mutex_setprioceiling`: priority-protecting mutexes only, so glibc's.
+///
+/// # Safety
+/// - As `pthread_mutex_setprioceiling`.
+pub unsafe fn setprioceiling(
+    mutex: *mut pthread_mutex_t,
+    ceiling: c_int,
+    old: *mut c_int,
+) -> c_int {
+    delegate!(
+        SETPRIOCEILING,
+        fn(*mut pthread_mutex_t, c_int, *mut c_int),
+        mutex,
+        ceiling,
+        old
+    )
+}

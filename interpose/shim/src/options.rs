@@ -1,0 +1,150 @@
+//! `AUTOLOCK_*`: the one place where they are read.
+//!
+//! | variable | values | default | meaning |
+//! |---|---|---|---|
+//! | `AUTOLOCK_STATS` | `0`, `1` | `0` | print at exit what the library did |
+//! | `AUTOLOCK_BACKEND` | `auto`, `user` | `auto` | where on-CPU knowledge comes from; `auto` takes the best there is, today user space |
+//!
+//! A bad value or an unknown `AUTOLOCK_` name gives one line on stderr and the default. In secure-execution mode (set-user-ID programs,
+//! getauxval(3) `AT_SECURE`) the environment is not ours to believe: nothing is read.
+
+use core::ffi::CStr;
+use core::fmt::Write as _;
+
+use crate::stats::Line;
+
+/// What the environment asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Print statistics at exit.
+    pub stats: bool,
+    /// Where on-CPU knowledge comes from.
+    pub backend: Backend,
+}
+
+/// Where on-CPU knowledge comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// The best source there is.
+    #[default]
+    Auto,
+    /// User space alone.
+    User,
+}
+
+const PREFIX: &[u8] = b"AUTOLOCK_";
+
+/// Reads the environment. Called once, from the preload's constructor.
+#[must_use]
+pub fn from_environment() -> Options {
+    let mut options = Options::default();
+    // SAFETY: getauxval takes a number and cannot fail.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return options;
+    }
+    unsafe extern "C" {
+        static environ: *const *const core::ffi::c_char;
+    }
+    // SAFETY: libc's own variable; no thread changes it before `main`.
+    let mut next = unsafe { environ };
+    if next.is_null() {
+        return options;
+    }
+    loop {
+        // SAFETY: `environ` is an array that ends with a null pointer.
+        let entry = unsafe { next.read() };
+        if entry.is_null() {
+            return options;
+        }
+        // SAFETY: each entry is a NUL-terminated string.
+        let entry = unsafe { CStr::from_ptr(entry) }.to_bytes();
+        if let Some(rest) = entry.strip_prefix(PREFIX)
+            && let Err(problem) = apply(&mut options, rest)
+        {
+            complain(entry, problem);
+        }
+        // SAFETY: not yet at the null pointer.
+        next = unsafe { next.add(1) };
+    }
+}
+
+/// Applies `NAME=value`, without the prefix.
+fn apply(options: &mut Options, entry: &[u8]) -> Result<(), &'static str> {
+    let mut parts = entry.splitn(2, |byte| *byte == b'=');
+    let name = parts.next().unwrap_or_default();
+    let value = parts.next().unwrap_or_default();
+    match name {
+        b"STATS" => match value {
+            b"0" | b"" => options.stats = false,
+            b"1" => options.stats = true,
+            _ => return Err("takes 0 or 1; using 0"),
+        },
+        b"BACKEND" => match value {
+            b"auto" | b"" => options.backend = Backend::Auto,
+            b"user" => options.backend = Backend::User,
+            _ => return Err("takes auto or user; using auto"),
+        },
+        _ => {
+            return Err(
+                "is not an option of this library (they are AUTOLOCK_STATS, AUTOLOCK_BACKEND); ignored",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn complain(entry: &[u8], problem: &str) {
+    let mut line = Line::default();
+    let _ = line.write_str("autolock: ");
+    for byte in entry.iter().take(100) {
+        let shown = if byte.is_ascii_graphic() || *byte == b' ' {
+            char::from(*byte)
+        } else {
+            '?'
+        };
+        let _ = line.write_char(shown);
+    }
+    let _ = writeln!(line, ": {problem}");
+    line.print();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(entry: &[u8]) -> Result<Options, &'static str> {
+        let mut options = Options::default();
+        apply(&mut options, entry).map(|()| options)
+    }
+
+    #[test]
+    fn good_values_are_taken() {
+        assert_eq!(
+            parsed(b"STATS=1"),
+            Ok(Options {
+                stats: true,
+                ..Options::default()
+            })
+        );
+        assert_eq!(
+            parsed(b"BACKEND=user"),
+            Ok(Options {
+                backend: Backend::User,
+                ..Options::default()
+            })
+        );
+    }
+
+    #[test]
+    fn bad_values_and_unknown_names_are_refused() {
+        for entry in [
+            &b"STATS=yes"[..],
+            b"BACKEND=magic",
+            b"NONSENSE=1",
+            b"=",
+            b"",
+        ] {
+            assert!(parsed(entry).is_err(), "{}", String::from_utf8_lossy(entry));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The next symbol in the chain, for what we delegate: robust, priority-inheriting, priority-protecting and destroyed mutexes.
+//!
+//! All are looked up in the constructor. A call that comes earlier looks its symbol up itself; only delegated kinds and
+//! attributes ever need one, so a `dlsym` that locks, or that allocates with a malloc that locks, finds the handled kinds working.
+
+use core::ffi::{CStr, c_void};
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+/// One function of the next object in the chain.
+#[derive(Debug)]
+pub struct Next {
+    name: &'static CStr,
+    address: AtomicPtr<c_void>,
+}
+
+impl Next {
+    const fn new(name: &'static CStr) -> Self {
+        Self {
+            name,
+            address: AtomicPtr::new(core::ptr::null_mut()),
+        }
+    }
+
+    /// The function's address; null if no object has it.
+    #[must_use]
+    pub fn get(&self) -> *mut c_void {
+        // Relaxed: every thread that finds null computes the same address.
+        let known = self.address.load(Relaxed);
+        if !known.is_null() {
+            return known;
+        }
+        let found = symbol(self.name);
+        self.address.store(found, Relaxed);
+        found
+    }
+}
+
+/// Looks a symbol up behind this object in the search order.
+///
+/// Never inlined into a tail call: `dlsym` takes its caller's address to know which object "next" counts from.
+#[inline(never)]
+#[must_use]
+pub fn symbol(name: &CStr) -> *mut c_void {
+    // SAFETY: a NUL-terminated name; dlsym has no other requirement.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    core::hint::black_box(found)
+}
+
+macro_rules! next {
+    ($($name:ident = $symbol:literal;)*) => {
+        $(#[doc = concat!("`", stringify!($symbol), "`")] pub static $name: Next = Next::new($symbol);)*
+        /// Looks all of them up. Called once, from the preload's constructor.
+        pub fn start() {
+            $(let _ = $name.get();)*
+        }
+    };
+}
+
+next! {
+    INIT = c"pthread_mutex_init";
+    DESTROY = c"pthread_mutex_destroy";
+    LOCK = c"pthread_mutex_lock";
+    TRYLOCK = c"pthread_mutex_trylock";
+    TIMEDLOCK = c"pthread_mutex_timedlock";
+    CLOCKLOCK = c"pthread_mutex_clocklock";
+    UNLOCK = c"pthread_mutex_unlock";
+    CONSISTENT = c"pthread_mutex_consistent";
+    GETPRIOCEILING = c"pthread_mutex_getprioceiling";
+    SETPRIOCEILING = c"pthread_mutex_setprioceiling";
+}

@@ -1,0 +1,162 @@
+//! What the library did, printed at exit with `AUTOLOCK_STATS=1`.
+//!
+//! Counted on slow paths alone, and only when asked for. Fast acquisitions are derived: each mutex counts its acquisitions anyway, and
+//! a small table remembers the count at the last slow acquisition. A mutex that was never waited for does not appear in it.
+
+use core::fmt::Write as _;
+use core::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use autolock_abi::Mutex;
+use autolock_lock::platform::Event;
+
+static ON: AtomicBool = AtomicBool::new(false);
+
+static ACQUIRED: AtomicU64 = AtomicU64::new(0);
+static CONTENDED: AtomicU64 = AtomicU64::new(0);
+static SPUN: AtomicU64 = AtomicU64::new(0);
+static PARKED: AtomicU64 = AtomicU64::new(0);
+static WOKEN: AtomicU64 = AtomicU64::new(0);
+static BACKSTOP: AtomicU64 = AtomicU64::new(0);
+static DELEGATED: AtomicU64 = AtomicU64::new(0);
+
+/// Mutexes whose acquisition count is remembered at once; more share a place and are counted less often.
+const PLACES: usize = 1024;
+
+struct Place {
+    busy: AtomicBool,
+    mutex: AtomicU64,
+    seq: AtomicU64,
+}
+
+static TABLE: [Place; PLACES] = [const {
+    Place {
+        busy: AtomicBool::new(false),
+        mutex: AtomicU64::new(0),
+        seq: AtomicU64::new(0),
+    }
+}; PLACES];
+
+/// Turns the counters on. Called once, from the preload's constructor.
+pub fn start(on: bool) {
+    ON.store(on, Relaxed);
+}
+
+/// Counts an event on a slow path.
+#[inline]
+pub fn note(event: Event, mutex: &Mutex) {
+    if ON.load(Relaxed) {
+        count(event, mutex);
+    }
+}
+
+/// Counts a wake.
+#[inline]
+pub fn note_wake() {
+    add(&WOKEN);
+}
+
+/// Counts a call that went to glibc's own function.
+#[inline]
+pub fn note_delegated() {
+    add(&DELEGATED);
+}
+
+#[inline]
+fn add(counter: &AtomicU64) {
+    if ON.load(Relaxed) {
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
+#[cold]
+fn count(event: Event, mutex: &Mutex) {
+    match event {
+        Event::Contended => {
+            CONTENDED.fetch_add(1, Relaxed);
+            derive_acquired(mutex);
+        }
+        Event::Spun => _ = SPUN.fetch_add(1, Relaxed),
+        Event::Parked => _ = PARKED.fetch_add(1, Relaxed),
+        Event::Backstop => _ = BACKSTOP.fetch_add(1, Relaxed),
+    }
+}
+
+/// Adds what the mutex's own count has grown by since it was last seen here.
+fn derive_acquired(mutex: &Mutex) {
+    let address = core::ptr::from_ref(mutex).addr() as u64;
+    let place =
+        &TABLE[(address >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> 54 & (PLACES - 1)];
+    if place.busy.swap(true, Acquire) {
+        return; // Another thread is at it; the next event will count for both.
+    }
+    let seq = u64::from(mutex.seq.load(Relaxed));
+    let before = place.seq.swap(seq, Relaxed);
+    if place.mutex.swap(address, Relaxed) == address {
+        // Modulo 2^32, as the mutex counts.
+        ACQUIRED.fetch_add(u64::from((seq as u32).wrapping_sub(before as u32)), Relaxed);
+    } else {
+        ACQUIRED.fetch_add(1, Relaxed);
+    }
+    place.busy.store(false, Release);
+}
+
+/// Prints the counters if they are on. Called at exit.
+pub fn finish() {
+    if !ON.load(Relaxed) {
+        return;
+    }
+    let mut line = Line::default();
+    let get = |counter: &AtomicU64| counter.load(Relaxed);
+    let _ = writeln!(
+        line,
+        "autolock: acquired={} contended={} spun={} parked={} woken={} backstop={} delegated={} (acquired: derived, on mutexes that were waited for)",
+        get(&ACQUIRED),
+        get(&CONTENDED),
+        get(&SPUN),
+        get(&PARKED),
+        get(&WOKEN),
+        get(&BACKSTOP),
+        get(&DELEGATED),
+    );
+    line.print();
+}
+
+/// One line for stderr, without allocating; what does not fit is cut.
+#[derive(Debug)]
+pub struct Line {
+    bytes: [u8; 512],
+    used: usize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            bytes: [0; 512],
+            used: 0,
+        }
+    }
+}
+
+impl Line {
+    /// Writes it to stderr in one system call; an error has nowhere to go.
+    pub fn print(&self) {
+        // SAFETY: the first `used` bytes are initialised.
+        unsafe { libc::write(libc::STDERR_FILENO, self.bytes.as_ptr().cast(), self.used) };
+    }
+}
+
+impl core::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        for byte in text.bytes() {
+            let Some(place) = self.bytes.get_mut(self.used) else {
+                return Ok(());
+            };
+            *place = byte;
+            self.used += 1;
+        }
+        Ok(())
+    }
+}
