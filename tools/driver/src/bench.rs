@@ -2,10 +2,11 @@
 //! rounds, returns the run; prints nothing but progress.
 
 use crate::clock::Clock;
-use crate::lock::{Lock, Source};
+use crate::lock::{self, Lock, Source};
 use crate::machine;
+use crate::round::{self, Plan};
 use crate::run::{Cell, CellRun, LockInfo, Round, Run, SCHEMA, Settings};
-use crate::workload::{self, Arena, Plan};
+use crate::workload::Arena;
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Arc;
@@ -51,8 +52,14 @@ pub fn grid(
     cells
 }
 
-/// Runs the whole grid.
-pub fn bench(request: &Request) -> Result<Run> {
+/// Threads still inside the lock when the stop flag is set may need a while: all of them
+/// in turn, with the longest critical section anybody measures. More is a hang.
+const HANG_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the whole grid. `keep` is given the run as far as it got: empty before the first
+/// cell, then after each.
+pub fn bench(request: &Request, mut keep: impl FnMut(&Run) -> Result<()>) -> Result<Run> {
+    request.locks.iter().try_for_each(lock::try_out)?;
     let clock = Clock::calibrate();
     let machine = machine::describe(clock);
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
@@ -60,20 +67,10 @@ pub fn bench(request: &Request) -> Result<Run> {
         duration: request.duration,
         latency: request.latency,
         single_threaded: request.single_threaded,
+        hang_limit: HANG_LIMIT,
         clock,
     };
-    let bar = progress_bar(request);
-    let mut cells = Vec::new();
-    for cell in &request.cells {
-        bar.set_message(cell.to_string());
-        let rounds = run_cell(request, cell, &plan, &bar)?;
-        cells.push(CellRun {
-            cell: *cell,
-            rounds,
-        });
-    }
-    bar.finish_and_clear();
-    Ok(Run {
+    let mut run = Run {
         schema: SCHEMA,
         date,
         command: std::env::args().collect(),
@@ -87,15 +84,25 @@ pub fn bench(request: &Request) -> Result<Run> {
             single_threaded: request.single_threaded,
         },
         locks: request.locks.iter().map(info).collect(),
-        cells,
-    })
+        cells: Vec::new(),
+    };
+    keep(&run)?;
+    let bar = progress_bar(request);
+    for &cell in &request.cells {
+        bar.set_message(cell.to_string());
+        let rounds = run_cell(request, &cell, &plan, &bar)?;
+        run.cells.push(CellRun { cell, rounds });
+        keep(&run)?;
+    }
+    bar.finish_and_clear();
+    Ok(run)
 }
 
 /// Warms every lock up, then lets them take turns: A B, B A, A B ...
 fn run_cell(request: &Request, cell: &Cell, plan: &Plan, bar: &ProgressBar) -> Result<Vec<Round>> {
     let arena = Arc::new(Arena::new(cell));
     let measure = |lock: &Lock, plan: &Plan| -> Result<Round> {
-        let round = workload::round(lock, cell, &arena, plan)?;
+        let round = round::round(lock, cell, &arena, plan)?;
         ensure!(
             !plan.single_threaded || process_is_single_threaded(),
             "--single-threaded, but a thread was started in this process (by lock '{}'?)",
@@ -252,7 +259,13 @@ mod tests {
             single_threaded: false,
             progress: false,
         };
-        let run = bench(&request).expect("bench");
+        let mut kept = Vec::new();
+        let run = bench(&request, |run| {
+            kept.push(run.cells.len());
+            Ok(())
+        })
+        .expect("bench");
+        assert_eq!(kept, [0, 1, 2]);
         assert_eq!(run.cells.len(), 2);
         for cell in &run.cells {
             let order: Vec<_> = cell

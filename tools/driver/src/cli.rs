@@ -82,7 +82,7 @@ pub struct Cli {
     /// Run the loop in the main thread and never start another
     #[arg(long)]
     pub single_threaded: bool,
-    /// Write everything, raw, to a file
+    /// Write everything, raw, to a file, anew after each cell
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Show progress on a terminal

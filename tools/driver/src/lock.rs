@@ -57,18 +57,17 @@ impl Source {
         self.name == GLIBC || self.library.is_file()
     }
 
-    /// Opens the library, finds the functions and tries them once.
+    /// Opens the library, finds the functions.
     pub fn open(&self) -> Result<Lock> {
+        let advice = match self.name.as_str() {
+            AUTOLOCK => "; build it (cargo build --release -p autolock) or name it with --lib PATH",
+            _ => "",
+        };
         ensure!(
             self.exists(),
-            "{}: no such library for lock '{}'{}",
-            self.library.display(),
+            "lock '{}': there is no {}{advice}",
             self.name,
-            if self.name == AUTOLOCK {
-                "; build it (cargo build --release -p autolock) or name it with --lib PATH"
-            } else {
-                ""
-            }
+            self.library.display(),
         );
         let ops = load(&self.library)?;
         if self.name != GLIBC {
@@ -82,13 +81,11 @@ impl Source {
                 self.library.display()
             );
         }
-        let lock = Lock {
+        Ok(Lock {
             name: self.name.clone(),
             library: self.library.clone(),
             ops,
-        };
-        try_out(&lock)?;
-        Ok(lock)
+        })
     }
 }
 
@@ -96,11 +93,10 @@ impl Source {
 pub fn default_autolock(executable: &Path) -> PathBuf {
     let folder = executable.parent().unwrap_or(Path::new("."));
     let installed = folder.join("../lib/libautolock.so");
-    let beside = folder.join("libautolock.so");
-    if !installed.is_file() && beside.is_file() {
-        beside
-    } else {
+    if installed.is_file() {
         installed
+    } else {
+        folder.join("libautolock.so")
     }
 }
 
@@ -186,7 +182,7 @@ impl Slot {
 
 /// One pass through the functions in one thread: a library that cannot do this would
 /// only give nonsense later.
-fn try_out(lock: &Lock) -> Result<()> {
+pub fn try_out(lock: &Lock) -> Result<()> {
     let slot = Slot::new();
     let call = |f: MutexFn| {
         // SAFETY: the mutex is alive, initialised by the same library, and the sequence
@@ -210,7 +206,7 @@ fn try_out(lock: &Lock) -> Result<()> {
     for (function, got, wanted) in steps {
         ensure!(
             got == wanted,
-            "lock '{}': {function} returned {got}, not {wanted}",
+            "BROKEN LOCK: '{}': {function} returned {got}, not {wanted}",
             lock.name
         );
     }
@@ -237,7 +233,7 @@ pub mod tests {
     #[test]
     fn glibc_is_found_and_works() {
         let lock = Source::glibc().open().expect("glibc");
-        assert_eq!(lock.name, "glibc");
+        try_out(&lock).expect("works");
     }
 
     #[test]

@@ -4,14 +4,15 @@
 //! |---|---|
 //! | `cli` | the command line |
 //! | `lock` | the locks under test, behind function pointers |
-//! | `workload` | the measured loop and one round of it |
+//! | `workload` | the measured loop |
+//! | `round` | one round of it with one lock, and its checks |
 //! | `bench` | the grid and the interleaving of rounds |
-//! | `clock`, `latency` | time and latencies |
+//! | `clock`, `latency`, `usage` | time, latencies, CPU time |
 //! | `run` | a run as data, JSON |
 //! | `summary`, `table` | from raw rounds to figures, and to text |
 //! | `machine` | where a run was made |
 //!
-//! No thread is started outside `workload`, so that `--single-threaded` is true.
+//! No thread is started outside `round`, so that `--single-threaded` is true.
 
 mod bench;
 mod cli;
@@ -19,9 +20,11 @@ mod clock;
 mod latency;
 mod lock;
 mod machine;
+mod round;
 mod run;
 mod summary;
 mod table;
+mod usage;
 mod workload;
 
 use anyhow::{Context, Result, ensure};
@@ -29,6 +32,8 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use cli::Cli;
 use lock::{AUTOLOCK, Source};
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Wrong usage, which includes a library that is not there.
@@ -47,8 +52,10 @@ fn main() -> ExitCode {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
             ) =>
         {
-            print!("{error}");
-            return ExitCode::SUCCESS;
+            return match say(&error.to_string()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&format!("{error:#}"), 1),
+            };
         }
         Err(error) => {
             let text = error.to_string();
@@ -74,8 +81,9 @@ fn fail(line: &str, code: u8) -> ExitCode {
 /// What the command line asks for, checked.
 enum Job<'a> {
     List(Vec<Source>),
-    Summary(&'a Cli),
-    Bench(&'a Cli, bench::Request),
+    Summary(&'a Path),
+    /// And the file for its JSON.
+    Bench(bench::Request, Option<&'a Path>),
 }
 
 fn prepare(cli: &Cli) -> Result<Job<'_>, Usage> {
@@ -85,14 +93,14 @@ fn prepare(cli: &Cli) -> Result<Job<'_>, Usage> {
             wanted.iter().filter(|&&w| w).count() == 1,
             "say one of --bench, --list or --summary RUN.json; see --help"
         );
-        if cli.summary.is_some() {
-            return Ok(Job::Summary(cli));
+        if let Some(path) = &cli.summary {
+            return Ok(Job::Summary(path));
         }
         let known = sources(cli)?;
         if cli.list {
             return Ok(Job::List(known));
         }
-        Ok(Job::Bench(cli, request(cli, &known)?))
+        Ok(Job::Bench(request(cli, &known)?, cli.json.as_deref()))
     };
     job().map_err(Usage)
 }
@@ -146,28 +154,34 @@ impl Job<'_> {
     fn perform(self) -> Result<()> {
         match self {
             Job::List(sources) => {
-                for source in sources {
+                let line = |source: &Source| {
                     let missing = if source.exists() { "" } else { " (missing)" };
-                    println!("{}\t{}{missing}", source.name, source.library.display());
-                }
+                    format!("{}\t{}{missing}\n", source.name, source.library.display())
+                };
+                say(&sources.iter().map(line).collect::<String>())
             }
-            Job::Summary(cli) => {
-                let path = cli.summary.as_deref().context("--summary needs a file")?;
+            Job::Summary(path) => {
                 let run = run::Run::read(path)?;
-                print!(
-                    "{}\n{}",
-                    table::render(&run),
-                    table::render_shortfalls(&run)
-                );
+                let (table, shortfalls) = (table::render(&run), table::render_shortfalls(&run));
+                say(&format!("{table}\n{shortfalls}"))
             }
-            Job::Bench(cli, request) => {
-                let run = bench::bench(&request)?;
-                if let Some(path) = &cli.json {
-                    run.write(path)?;
-                }
-                print!("{}", table::render(&run));
+            Job::Bench(request, json) => {
+                let run = bench::bench(&request, |run| match json {
+                    Some(path) => run.write(path),
+                    None => Ok(()),
+                })?;
+                say(&table::render(&run))
             }
         }
-        Ok(())
+    }
+}
+
+/// To stdout; a reader that has seen enough (`| head`) is not an error.
+fn say(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
     }
 }

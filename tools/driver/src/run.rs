@@ -93,7 +93,7 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(
             f,
-            "{} threads, {} locks, gap {} cycles, section {} ns",
+            "threads {}, locks {}, gap {} cycles, section {} ns",
             self.threads, self.locks, self.gap_cycles, self.cs_ns
         )
     }

@@ -16,6 +16,15 @@ pub fn magnitude(value: f64) -> String {
     format!("{}{prefix}", three_digits(value))
 }
 
+/// Three significant digits however small: `0.00654`.
+fn significant(value: f64) -> String {
+    let digits = match value.abs() {
+        v if v > 0.0 && v < 1.0 => (2 - v.log10().floor() as i32).min(9) as usize,
+        _ => return three_digits(value),
+    };
+    format!("{value:.digits$}")
+}
+
 /// `1.23 us`.
 pub fn nanoseconds(ns: f64) -> String {
     let (value, unit) = match ns {
@@ -41,14 +50,20 @@ pub fn render(run: &Run) -> String {
     let s = &run.settings;
     let mut text = format!(
         "{}, {} cores, Linux {}, glibc {}, {}, load {}\n\
-         {} rounds of {} s, interleaved; medians over the rounds (min..max); ratio to {}, \
-         pair by pair\n\n",
+         {}, {} cache lines; {} rounds of {} s, interleaved; medians over the rounds \
+         (min..max); ratio to {}, pair by pair\n\n",
         m.cpu,
         m.cores,
         m.kernel,
         m.glibc,
         run.date,
         m.load_average,
+        if s.single_threaded {
+            "single-threaded process"
+        } else {
+            "multi-threaded process"
+        },
+        run.cells.first().map_or(0, |c| c.cell.lines),
         s.rounds,
         s.duration_s,
         s.baseline,
@@ -106,7 +121,7 @@ fn table(run: &Run) -> Table {
             ));
         }
         row.extend([
-            three_digits(line.cpu_s),
+            significant(line.cpu_s),
             magnitude(line.voluntary),
             magnitude(line.involuntary),
         ]);
@@ -170,6 +185,8 @@ mod tests {
         );
         let shown = [0.0, 0.5, 17.2e6, 999e3, 2.1e9].map(magnitude);
         assert_eq!(shown, ["0.00", "0.50", "17.2 M", "999 k", "2.10 G"]);
+        let shown = [0.0, 0.00654321, 0.1456, 1.0].map(significant);
+        assert_eq!(shown, ["0.00", "0.00654", "0.146", "1.00"]);
     }
 
     #[test]
@@ -195,7 +212,7 @@ mod tests {
     fn the_losing_cell_is_listed_in_each_way_it_loses() {
         let text = render_shortfalls(&sample());
         assert_eq!(text.lines().count(), 1 + 3, "{text}");
-        assert!(text.contains("autolock at 16 threads"), "{text}");
+        assert!(text.contains("autolock at threads 16"), "{text}");
         assert!(text.contains("throughput 0.900"), "{text}");
         assert!(text.contains("p99.9 11.0 us against 5.00 us"), "{text}");
         assert!(text.contains("max 3.00 ms against 2.00 ms"), "{text}");
