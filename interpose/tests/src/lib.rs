@@ -1,1 +1,25 @@
-//! Helpers for the tests beside it.
+//! Runs the C programs of `programs/` with and without a preload.
+//!
+//! A program checks one property, exits with 0 when it holds and prints one line and exits with 1
+//! when it does not. Every program is right on glibc alone: each test runs it there too, either
+//! to see it pass or to compare what it prints. A run that outlives its deadline is a hang; the
+//! deadlines are generous and never a measure of speed.
+//!
+//! This crate compiles, runs, kills and compares. It knows nothing of mutexes.
+
+mod compile;
+mod expect;
+mod preload;
+mod run;
+mod skip;
+
+pub use compile::{Compile, cxx_compiler, target_dir};
+pub use expect::{both_pass, must_break, same_transcript};
+pub use preload::{autolock, system_library};
+pub use run::{Ended, Outcome, Run};
+pub use skip::{Installable, skipped};
+
+/// The program `programs/NAME.c`, compiled as most are.
+pub fn program(name: &str) -> std::path::PathBuf {
+    Compile::program(name).build()
+}

@@ -1,0 +1,1 @@
+/* Stands in for the header that glibc's configure generates; nothing of it is used. */

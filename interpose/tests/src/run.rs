@@ -1,0 +1,281 @@
+//! Runs one program to its end or its deadline, and says what it did.
+//!
+//! The program gets a process group of its own. When it ends, and when it hangs, whatever is left
+//! of that group is killed by its id, so that no test leaves a process behind.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io::Read;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// One run of a program.
+pub struct Run {
+    command: Command,
+    name: String,
+    preload: Vec<PathBuf>,
+    deadline: Duration,
+}
+
+/// How a run ended.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub enum Outcome {
+    Exited(i32),
+    Killed(i32),
+    /// It was still there at its deadline; what its threads were doing then.
+    Hung(Vec<String>),
+}
+
+/// What a run left behind.
+pub struct Ended {
+    /// The command as a reader could type it.
+    pub what: String,
+    pub outcome: Outcome,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    /// The program with no preload and none of our options in its environment.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let program = program.as_ref();
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("AUTOLOCK_") || text.starts_with("LD_") || text == "GLIBC_TUNABLES"
+            {
+                command.env_remove(&name);
+            }
+        }
+        let name = Path::new(program)
+            .file_name()
+            .unwrap_or(program)
+            .to_string_lossy()
+            .into_owned();
+        Run {
+            command,
+            name,
+            preload: Vec::new(),
+            deadline: Duration::from_secs(90),
+        }
+    }
+
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// One more library in LD_PRELOAD, after those given before.
+    pub fn preload(mut self, library: impl Into<PathBuf>) -> Self {
+        self.preload.push(library.into());
+        self
+    }
+
+    /// After this long the program counts as hung.
+    pub fn deadline(mut self, seconds: u64) -> Self {
+        self.deadline = Duration::from_secs(seconds);
+        self
+    }
+
+    /// Runs it. Panics only when the program cannot be started.
+    pub fn end(mut self) -> Ended {
+        // The programs check this against what they find: an ignored preload is no test.
+        let expected = if self.preload.is_empty() { "no" } else { "yes" };
+        if !self.command.get_envs().any(|(n, _)| n == "TEST_PRELOAD") {
+            self.command.env("TEST_PRELOAD", expected);
+        }
+        let mut what = String::new();
+        if !self.preload.is_empty() {
+            let list = self.preload.join_with_colons();
+            let _ = write!(what, "LD_PRELOAD={} ", list.to_string_lossy());
+            self.command.env("LD_PRELOAD", list);
+        }
+        what.push_str(&self.name);
+        for arg in self.command.get_args() {
+            let _ = write!(what, " {}", arg.to_string_lossy());
+        }
+        self.command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = match self.command.spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("cannot start {what}: {error}"),
+        };
+        let stdout = drain(child.stdout.take());
+        let stderr = drain(child.stderr.take());
+        let hung = wait_until_over(&child, self.deadline);
+        // The leader, even dead, is not reaped yet: its group's id cannot be another's.
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+        let status = match child.wait() {
+            Ok(status) => status,
+            Err(error) => panic!("cannot wait for {what}: {error}"),
+        };
+        let outcome = match (hung, status.code(), status.signal()) {
+            (Some(threads), _, _) => Outcome::Hung(threads),
+            (None, Some(code), _) => Outcome::Exited(code),
+            (None, None, signal) => Outcome::Killed(signal.unwrap_or_default()),
+        };
+        Ended {
+            what,
+            outcome,
+            stdout: stdout.join().unwrap_or_default(),
+            stderr: stderr.join().unwrap_or_default(),
+        }
+    }
+}
+
+trait JoinWithColons {
+    fn join_with_colons(&self) -> OsString;
+}
+
+impl JoinWithColons for Vec<PathBuf> {
+    fn join_with_colons(&self) -> OsString {
+        let parts: Vec<&OsStr> = self.iter().map(|p| p.as_os_str()).collect();
+        parts.join(OsStr::new(":"))
+    }
+}
+
+impl Ended {
+    pub fn succeeded(&self) -> bool {
+        self.outcome == Outcome::Exited(0)
+    }
+
+    /// Panics with the whole story unless the program exited with 0.
+    #[track_caller]
+    pub fn must_succeed(self) -> Self {
+        assert!(self.succeeded(), "{}", self.story());
+        self
+    }
+
+    /// The command, its end, what it said and, when it hung, where its threads were.
+    pub fn story(&self) -> String {
+        let mut text = format!("{}\n  ", self.what);
+        match &self.outcome {
+            Outcome::Exited(code) => {
+                let _ = write!(text, "exited with {code}");
+            }
+            Outcome::Killed(signal) => {
+                let _ = write!(text, "was killed by signal {signal}");
+            }
+            Outcome::Hung(threads) => {
+                let _ = write!(text, "hung; {} threads:", threads.len());
+                for line in threads.iter().take(24) {
+                    let _ = write!(text, "\n    {line}");
+                }
+            }
+        }
+        let said = self.stderr.trim_end();
+        if !said.is_empty() {
+            let _ = write!(text, "\n  stderr: {}", last(said, 2000));
+        }
+        let last_line = self.stdout.lines().last().unwrap_or_default();
+        if !last_line.is_empty() {
+            let _ = write!(text, "\n  last line of stdout: {}", last(last_line, 300));
+        }
+        text
+    }
+
+    /// Hung, and no thread was doing anything: a lost wake-up or a deadlock, not slowness.
+    pub fn hung_asleep(&self) -> bool {
+        match &self.outcome {
+            Outcome::Hung(threads) => {
+                !threads.is_empty() && threads.iter().all(|line| !line.contains(" R "))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn last(text: &str, bytes: usize) -> &str {
+    let mut start = text.len().saturating_sub(bytes);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read before an error is still worth showing.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// None when the process ended, its group's threads when it did not in time.
+fn wait_until_over(child: &Child, deadline: Duration) -> Option<Vec<String>> {
+    let pid = Pid::from_child(child);
+    let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(descriptor) => descriptor,
+        Err(error) => panic!("pidfd_open: {error} (Linux 5.3 or later is needed)"),
+    };
+    let end = Instant::now() + deadline;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        let mut watched = [PollFd::new(&descriptor, PollFlags::IN)];
+        match poll(&mut watched, Some(&timeout)) {
+            Ok(0) if left.is_zero() => return Some(threads_of_group(pid)),
+            Ok(0) => {}
+            Ok(_) => return None,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+}
+
+/// A line for each thread in the process group: ids, state, system call and its arguments.
+fn threads_of_group(group: Pid) -> Vec<String> {
+    let mut lines = Vec::new();
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return lines;
+    };
+    for process in processes.flatten() {
+        let Ok(tasks) = std::fs::read_dir(process.path().join("task")) else {
+            continue;
+        };
+        for task in tasks.flatten() {
+            let read = |file: &str| std::fs::read_to_string(task.path().join(file));
+            let Ok(stat) = read("stat") else { continue };
+            // After the name in parentheses: state, parent, group.
+            let Some((_, rest)) = stat.rsplit_once(") ") else {
+                continue;
+            };
+            let mut rest = rest.split(' ');
+            let state = rest.next().unwrap_or("?");
+            if rest.nth(1) != Some(&group.as_raw_nonzero().to_string()) {
+                continue;
+            }
+            lines.push(format!(
+                "process {} thread {} {} syscall {}",
+                process.file_name().to_string_lossy(),
+                task.file_name().to_string_lossy(),
+                state,
+                read("syscall").unwrap_or_default().trim_end()
+            ));
+        }
+    }
+    lines
+}

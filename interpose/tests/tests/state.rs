@@ -1,0 +1,13 @@
+//! What a caller can see of a mutex: results, errors and the fields that glibc's own code reads.
+
+use autolock_tests::same_transcript;
+
+#[test]
+fn every_operation_on_every_kind_returns_what_glibc_returns() {
+    same_transcript("kinds_and_errors", &[]);
+}
+
+#[test]
+fn the_fields_that_glibc_reads_are_as_glibc_leaves_them() {
+    same_transcript("raw_state", &[]);
+}
