@@ -31,9 +31,9 @@ pub struct Mutex {
     pub seq: AtomicU32,
     /// (h) CPU on which the holder took the lock. (p)
     pub holder_cpu: AtomicU16,
-    /// (s) How many of our waiters are parked or about to park; never too small while the seat's occupant reads it.
+    /// (s) How many of our waiters sleep at the gate or are about to; see `autolock_lock::seat`.
     pub parked: AtomicU16,
-    /// (s) The attendant's seat, see `autolock_lock::seat`.
+    /// (s) The attendant's seat, and the gate on which the other waiters sleep; see `autolock_lock::seat`.
     pub seat: AtomicU32,
     /// (p) What the policy learned about this mutex.
     pub policy: AtomicU32,

@@ -9,17 +9,18 @@
 //! | [`UNLOCKED`] 0 | no | |
 //! | [`LOCKED`] 1 | yes | nobody is owed a wake |
 //! | [`CONTENDED`] 2 | yes | a waiter may sleep on the word: unlock owes one wake |
-//! | [`ATTENDED`] 3 | yes | a waiter may sleep on the word, and an awake waiter (the attendant) owes the wake: unlock owes none |
+//! | [`ATTENDED`] 3 | yes | as 2, but an awake waiter (the attendant) has taken the duty over: unlock owes no wake |
+//! | [`HUNGRY`] 4 | yes | as 3, and the attendant has been passed over: after its release the unlocker steps back for a moment |
 //!
 //! | transition | by | promise |
 //! |---|---|---|
 //! | 0 → 1 | any locker | Acquire: sees what the unlocker published |
 //! | 0 → 2 | a waiter with the duty to wake; every glibc waiter | Acquire; its own unlock will wake |
-//! | 1 → 2, 3 → 2 | a waiter about to sleep, or an attendant that gives its seat up | legal at any time while held |
-//! | 1 → 3 | a waiter about to sleep that sees an attendant in the seat | it must look at the seat again afterwards, and write 2 if the seat is vacant |
-//! | 2 → 3 | the attendant | it has taken the duty to wake over and keeps it until it writes 2 |
+//! | 1, 3, 4 → 2 | a waiter about to sleep on the word, or one that gives its duty back | legal at any time while held |
+//! | 2 → 3 | the attendant | it has the duty to wake now, and keeps it until it writes 2 |
+//! | 1, 2, 3 → 4 | the attendant | as 2 → 3 |
 //! | any → 2 | a glibc waiter's exchange (old value 0: it holds the lock now) | erases an attendant's mark: one more wake, none less |
-//! | 1, 2, 3 → 0 | the holder's one exchange | Release; the old value alone says whether a wake is owed |
+//! | 1 to 4 → 0 | the holder's one exchange | Release; the old value alone says what unlock owes |
 
 /// Free.
 pub const UNLOCKED: u32 = 0;
@@ -29,6 +30,8 @@ pub const LOCKED: u32 = 1;
 pub const CONTENDED: u32 = 2;
 /// Held; a waiter may be asleep on the word, and an awake waiter owes the wake.
 pub const ATTENDED: u32 = 3;
+/// As [`ATTENDED`]; the attendant asks the holder to step back once after its release.
+pub const HUNGRY: u32 = 4;
 
 /// Whether some thread holds a mutex with this word.
 #[inline]
@@ -43,7 +46,7 @@ pub const fn is_held(word: u32) -> bool {
 #[inline]
 #[must_use]
 pub const fn unlock_owes_wake(old: u32) -> bool {
-    old > LOCKED && old != ATTENDED
+    old > LOCKED && old != ATTENDED && old != HUNGRY
 }
 
 /// Whether glibc's unlock wakes a waiter, given the value that its exchange returned.
@@ -72,13 +75,14 @@ mod tests {
         assert!(!unlock_owes_wake(LOCKED));
         assert!(unlock_owes_wake(CONTENDED));
         assert!(!unlock_owes_wake(ATTENDED));
-        assert!(unlock_owes_wake(4));
+        assert!(!unlock_owes_wake(HUNGRY));
+        assert!(unlock_owes_wake(5));
         assert!(unlock_owes_wake(u32::MAX));
     }
 
     #[test]
     fn glibc_wakes_at_least_whenever_we_do() {
-        for old in [UNLOCKED, LOCKED, CONTENDED, ATTENDED, 4, u32::MAX] {
+        for old in [UNLOCKED, LOCKED, CONTENDED, ATTENDED, HUNGRY, 5, u32::MAX] {
             assert!(!unlock_owes_wake(old) || glibc_unlock_wakes(old), "{old}");
         }
     }

@@ -1,52 +1,47 @@
 //! The slow path: somebody holds the mutex.
 //!
-//! One waiter takes the seat and spins as the attendant ([`crate::policy`] says how); all others park on the lock word
-//! itself, so that glibc's own unlock wakes them as it wakes its own waiters.
+//! Of the waiters of a private mutex one takes the seat and attends to the lock word: it spins, or sleeps on the word when
+//! spinning is not worth it ([`crate::policy`] decides). All others sleep at the gate ([`crate::seat`]), where an unlock never looks: what unlock
+//! owes is in the lock word alone, in terms that glibc's unlock understands, and concerns the attendant and glibc's own waiters.
 //!
-//! Invariant (no lost wake-up): while one of our waiters sleeps, at least one of these holds:
-//! 1. the word is CONTENDED, so that the holder's unlock wakes a sleeper;
-//! 2. an awake waiter has the duty to wake: it will acquire with CONTENDED, or write CONTENDED before it sleeps or returns;
-//! 3. an awake waiter occupies the seat (see [`crate::seat`]), which implies 2 as soon as it leaves.
+//! Invariant (no lost wake-up): while a thread sleeps on the lock word, the word is CONTENDED, so that the holder's
+//! unlock wakes a sleeper, or an awake waiter has the duty to wake: it will acquire with CONTENDED, or write CONTENDED before it
+//! sleeps or returns. Each wake turns the first case into the second: the woken waiter has the duty. `duty` below is that bit.
 //!
-//! Each wake turns 1 into 2: the woken waiter has the duty. `duty` below is that bit, local to the waiter.
+//! The waiters of a process-shared mutex all sleep on the lock word, as glibc's do: the other process may not run our code, and may be killed.
 //!
-//! Process-shared mutexes use 1 and 2 only: the other process may be killed at any moment, and may not run our code.
-//!
-//! Backstop: every sleep has a coarse time-out. It is never needed while the invariant holds; it bounds the harm when an awake
-//! waiter that has the duty is killed (process-shared), starved of CPU (`SCHED_IDLE`, a real-time hog) or stopped by a debugger. glibc has no
-//! such bound: there a killed waiter takes its wake-up with it.
+//! Backstop: every sleep has a coarse time-out. It is never needed while the invariant and the seat's promise hold; it bounds the
+//! harm when a thread that has a duty is killed (process-shared), starved of CPU (`SCHED_IDLE`, a real-time hog) or stopped by a debugger.
+//! glibc has no such bound: there a killed waiter takes its wake-up with it.
 
 use autolock_abi::{
     kind,
     sync::Ordering::{Acquire, Relaxed},
-    word::{ATTENDED, CONTENDED, LOCKED, UNLOCKED, acquired},
+    word::{CONTENDED, UNLOCKED, acquired},
 };
 
 use crate::{
     Mutex,
     platform::{Deadline, Event, Platform, Wait},
-    policy::{self, Outcome},
+    policy::{self, Advice},
     seat,
 };
 
-/// The shortest backstop; one millisecond is added for every parked waiter, so that a thousand
-/// sleepers together wake at most about a thousand times a second.
-const BACKSTOP_BASE_NS: u64 = 10_000_000;
-const BACKSTOP_PER_WAITER_NS: u64 = 1_000_000;
+/// The first backstop of a sleep, and what is added for each sleeper before me at the gate.
+const BACKSTOP_NS: u64 = 2_000_000;
+const BACKSTOP_PER_SLEEPER_NS: u64 = 500_000;
+/// The backstop doubles while the holder holds on, up to this.
+const BACKSTOP_MAX_NS: u64 = 256_000_000;
 
 /// A thread in the slow path.
 #[derive(Debug)]
 pub(crate) struct Waiter<'a> {
     /// My thread id.
     pub me: u32,
-    /// Whether other threads only run in this process.
-    pub shared: bool,
     /// Until when; `None` for ever.
     pub deadline: Option<&'a Deadline>,
-    /// I may be the only awake thread that knows of sleepers.
+    /// I may be the only awake thread that knows of sleepers on the word.
     pub duty: bool,
-    /// An unlock woke me: I have waited longest and may take the seat from a newcomer.
-    pub woken: bool,
 }
 
 /// Acquires a mutex that was held a moment ago. Returns false if `deadline` passed first. The caller records the holder.
@@ -54,54 +49,121 @@ pub(crate) struct Waiter<'a> {
 #[inline(never)]
 pub fn lock<P: Platform>(mutex: &Mutex, deadline: Option<&Deadline>) -> bool {
     P::note(Event::Contended, mutex);
-    let shared = kind::is_shared(mutex.kind.load(Relaxed));
     let mut waiter = Waiter {
         me: P::tid().unsigned_abs(),
-        shared,
         deadline,
         duty: false,
-        woken: false,
     };
+    let held = if kind::is_shared(mutex.kind.load(Relaxed)) {
+        lock_shared::<P>(mutex, &mut waiter)
+    } else {
+        lock_private::<P>(mutex, &mut waiter)
+    };
+    if !held && waiter.duty {
+        hand_duty_back::<P>(mutex);
+    }
+    held
+}
+
+fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
+    let mut gate = Backstop::new();
     loop {
-        if try_acquire(mutex, waiter.duty) {
+        if seat::claim(mutex, waiter.me) {
+            match attend::<P>(mutex, waiter) {
+                Attended::Acquired => return true,
+                Attended::TimedOut => return false,
+                Attended::Evicted => {
+                    if core::mem::take(&mut waiter.duty) {
+                        hand_duty_back::<P>(mutex);
+                    }
+                }
+            }
+        } else if policy::spin_as_newcomer::<P>(mutex, waiter) {
+            P::note(Event::Spun, mutex);
             return true;
         }
-        if shared {
-            if policy::spin_shared::<P>(mutex, &waiter) {
-                P::note(Event::Spun, mutex);
-                return true;
+        let sleepers = mutex.parked.fetch_add(1, Relaxed);
+        let result = match seat::sleep_on(mutex) {
+            None => Wait::Retry,
+            Some(occupant) => {
+                P::note(Event::Parked, mutex);
+                gate.sleep::<P>(&mutex.seat, occupant, sleepers, mutex, waiter)
             }
-        } else if seat::claim(mutex, waiter.me, waiter.woken) {
-            match policy::attend::<P>(mutex, &mut waiter) {
-                Outcome::Acquired { barred } => {
-                    P::note(Event::Spun, mutex);
-                    leave_as_holder(mutex, &waiter, barred);
-                    return true;
-                }
-                Outcome::Evicted => {}
-                Outcome::GaveUp => {
-                    seat::vacate(mutex, waiter.me, 0);
-                    waiter.duty = true;
-                }
-                Outcome::TimedOut => {
-                    seat::vacate(mutex, waiter.me, 0);
-                    hand_duty_back::<P>(mutex, shared);
-                    return false;
+        };
+        mutex.parked.fetch_sub(1, Relaxed);
+        match result {
+            Wait::Retry => {}
+            Wait::TimedOut => return false,
+            Wait::Woken => seat::take(mutex, waiter.me),
+        }
+        if result == Wait::Woken {
+            /* attend below */
+            match attend::<P>(mutex, waiter) {
+                Attended::Acquired => return true,
+                Attended::TimedOut => return false,
+                Attended::Evicted => {
+                    if core::mem::take(&mut waiter.duty) {
+                        hand_duty_back::<P>(mutex);
+                    }
                 }
             }
         }
-        match park::<P>(mutex, &mut waiter) {
-            Parked::Retry => {}
-            Parked::Woken => {
-                waiter.duty = true;
-                waiter.woken = true;
+    }
+}
+
+enum Attended {
+    Acquired,
+    TimedOut,
+    Evicted,
+}
+
+/// Waits in the seat; leaves it in any case.
+fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
+    let mut sleep = Backstop::new();
+    loop {
+        match policy::spin_as_attendant::<P>(mutex, waiter) {
+            Advice::Acquired => {
+                P::note(Event::Spun, mutex);
+                seat::pass::<P>(mutex, waiter.me);
+                return Attended::Acquired;
             }
-            Parked::TimedOut => {
-                if waiter.duty {
-                    hand_duty_back::<P>(mutex, shared);
-                }
-                return false;
+            Advice::Evicted => return Attended::Evicted,
+            Advice::TimedOut => {
+                seat::pass::<P>(mutex, waiter.me);
+                return Attended::TimedOut;
             }
+            Advice::Sleep => {}
+        }
+        if !mark_contended(mutex) {
+            continue; // Free: spin once more.
+        }
+        P::note(Event::Parked, mutex);
+        match sleep.sleep::<P>(&mutex.word, CONTENDED, 0, mutex, waiter) {
+            Wait::Woken => waiter.duty = true,
+            Wait::Retry => {}
+            Wait::TimedOut => {
+                seat::pass::<P>(mutex, waiter.me);
+                return Attended::TimedOut;
+            }
+        }
+    }
+}
+
+fn lock_shared<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
+    let mut sleep = Backstop::new();
+    loop {
+        if policy::spin_shared::<P>(mutex, waiter) {
+            P::note(Event::Spun, mutex);
+            return true;
+        }
+        if !mark_contended(mutex) {
+            continue;
+        }
+        P::note(Event::Parked, mutex);
+        match sleep.sleep::<P>(&mutex.word, CONTENDED, 0, mutex, waiter) {
+            Wait::Woken => waiter.duty = true,
+            Wait::Retry => {}
+            Wait::TimedOut => return false,
         }
     }
 }
@@ -113,20 +175,13 @@ pub(crate) fn try_acquire(mutex: &Mutex, duty: bool) -> bool {
         && mutex.word.compare_exchange(UNLOCKED, acquired(duty), Acquire, Relaxed).is_ok()
 }
 
-/// Leaves the seat as the holder of the mutex, and passes the duty for everybody who relied on the seat to my own unlock.
-fn leave_as_holder(mutex: &Mutex, waiter: &Waiter<'_>, barred: u32) {
-    seat::vacate(mutex, waiter.me, barred);
-    if !waiter.duty && mutex.parked.load(Relaxed) != 0 {
-        mark_contended(mutex);
-    }
-}
-
 /// Writes CONTENDED into a held word; does nothing to a free one. Returns false if it was free.
 fn mark_contended(mutex: &Mutex) -> bool {
     loop {
         match mutex.word.load(Relaxed) {
             UNLOCKED => return false,
-            seen @ (LOCKED | ATTENDED) => {
+            CONTENDED => return true,
+            seen => {
                 if mutex
                     .word
                     .compare_exchange(seen, CONTENDED, Relaxed, Relaxed)
@@ -135,86 +190,53 @@ fn mark_contended(mutex: &Mutex) -> bool {
                     return true;
                 }
             }
-            _ => return true,
         }
     }
 }
 
-/// A waiter that leaves without the mutex gives its duty to the holder, or to a sleeper if there is no holder.
-fn hand_duty_back<P: Platform>(mutex: &Mutex, shared: bool) {
+/// Gives the duty to the holder, or to a sleeper if there is no holder.
+fn hand_duty_back<P: Platform>(mutex: &Mutex) {
     if !mark_contended(mutex) {
+        let shared = kind::is_shared(mutex.kind.load(Relaxed));
         P::wake_one(&raw const mutex.word, shared);
     }
 }
 
-enum Parked {
-    Woken,
-    Retry,
-    TimedOut,
+/// The time-out of a sleep that should not need one.
+struct Backstop {
+    ns: u64,
 }
 
-/// Sleeps on the word.
-fn park<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Parked {
-    // Before the word is written and the seat looked at: see `seat`.
-    let sleepers = mutex.parked.fetch_add(1, Relaxed);
-    let backstop = BACKSTOP_BASE_NS + BACKSTOP_PER_WAITER_NS * u64::from(sleepers);
-    let result = match announce(mutex, waiter) {
-        None => Wait::Retry,
-        Some(expected) => {
-            P::note(Event::Parked, mutex);
-            P::wait(
-                &mutex.word,
-                expected,
-                waiter.shared,
-                backstop,
-                waiter.deadline,
-            )
-        }
-    };
-    mutex.parked.fetch_sub(1, Relaxed);
-    match result {
-        Wait::Woken => Parked::Woken,
-        Wait::Retry => Parked::Retry,
-        Wait::TimedOut if waiter.deadline.is_some_and(|deadline| P::expired(deadline)) => {
-            Parked::TimedOut
-        }
-        Wait::TimedOut => {
-            // The backstop. Nobody can tell whether the duty still lives; from here on I have it, too.
-            P::note(Event::Backstop, mutex);
-            Parked::Woken
-        }
+impl Backstop {
+    const fn new() -> Self {
+        Self { ns: BACKSTOP_NS }
     }
-}
 
-/// Makes the word say that somebody sleeps. Returns the value to sleep on, or `None` if the mutex is free.
-fn announce(mutex: &Mutex, waiter: &Waiter<'_>) -> Option<u32> {
-    loop {
-        let seen = mutex.word.load(Relaxed);
-        if seen == UNLOCKED {
-            return None;
-        }
-        if seen == CONTENDED {
-            return Some(CONTENDED);
-        }
-        if !waiter.shared && seat::is_attended(mutex, waiter.me) {
-            let ready = seen == ATTENDED
-                || (seen == LOCKED
-                    && mutex
-                        .word
-                        .compare_exchange(LOCKED, ATTENDED, Relaxed, Relaxed)
-                        .is_ok());
-            // Look again: the attendant may have left before it could see me.
-            if ready && seat::is_attended(mutex, waiter.me) {
-                return Some(ATTENDED);
-            }
-            continue;
-        }
-        if mutex
-            .word
-            .compare_exchange(seen, CONTENDED, Relaxed, Relaxed)
-            .is_ok()
+    /// Sleeps. `Wait::TimedOut` means that the waiter's deadline has passed; a backstop that finds the lock idle or moving without me counts as
+    /// `Wait::Woken`, one that finds it held by the same holder as `Wait::Retry`.
+    fn sleep<P: Platform>(
+        &mut self,
+        word: &autolock_abi::sync::AtomicU32,
+        expected: u32,
+        sleepers: u16,
+        mutex: &Mutex,
+        waiter: &Waiter<'_>,
+    ) -> Wait {
+        let shared = kind::is_shared(mutex.kind.load(Relaxed));
+        let seq = mutex.seq.load(Relaxed);
+        let ns = self.ns + BACKSTOP_PER_SLEEPER_NS * u64::from(sleepers);
+        let result = P::wait(word, expected, shared, ns, waiter.deadline);
+        if result != Wait::TimedOut || waiter.deadline.is_some_and(|deadline| P::expired(deadline))
         {
-            return Some(CONTENDED);
+            return result;
+        }
+        P::note(Event::Backstop, mutex);
+        if mutex.word.load(Relaxed) == UNLOCKED || mutex.seq.load(Relaxed) != seq {
+            self.ns = BACKSTOP_NS;
+            Wait::Woken
+        } else {
+            self.ns = (self.ns * 2).min(BACKSTOP_MAX_NS);
+            Wait::Retry
         }
     }
 }

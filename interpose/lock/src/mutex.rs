@@ -9,13 +9,17 @@
 
 use autolock_abi::{
     kind,
-    sync::Ordering::{Acquire, Relaxed, Release},
-    word::{LOCKED, UNLOCKED, unlock_owes_wake},
+    sync::{
+        AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+    word::{HUNGRY, LOCKED, UNLOCKED, unlock_owes_wake},
 };
 
 use crate::{
     Mutex, contended,
     platform::{Deadline, Platform},
+    policy,
 };
 
 /// Takes the word from 0 to 1.
@@ -94,14 +98,19 @@ pub fn unlock<P: Platform>(mutex: &Mutex, kind: u32) {
     // Release, pairs with the Acquire in `try_acquire` and in every glibc locker. The old value alone says whether a
     // wake is owed: anything read before this exchange would be stale, anything read after it may be unmapped.
     let old = mutex.word.swap(UNLOCKED, Release);
-    if unlock_owes_wake(old) {
-        wake::<P>(address, shared);
+    if old > LOCKED {
+        after_release::<P>(address, old, shared);
     }
 }
 
+/// What unlock owes after its release, going by the exchanged value alone.
 #[cold]
 #[inline(never)]
-fn wake<P: Platform>(word: *const autolock_abi::sync::AtomicU32, shared: bool) {
-    P::wake_one(word, shared);
-    P::note_wake();
+fn after_release<P: Platform>(word: *const AtomicU32, old: u32, shared: bool) {
+    if unlock_owes_wake(old) {
+        P::note_wake();
+        P::wake_one(word, shared);
+    } else if old == HUNGRY {
+        policy::step_back::<P>();
+    }
 }

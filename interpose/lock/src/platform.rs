@@ -74,8 +74,8 @@ pub trait Platform {
         deadline: Option<&Deadline>,
     ) -> Wait;
 
-    /// Wakes one sleeper. The word may be unmapped by now: only its address may be used.
-    fn wake_one(word: *const AtomicU32, shared: bool);
+    /// Wakes one sleeper, and says whether there was one. The word may be unmapped by now: only its address may be used.
+    fn wake_one(word: *const AtomicU32, shared: bool) -> bool;
 
     /// Reports that an unlock woke a waiter; there is no mutex any more.
     fn note_wake();

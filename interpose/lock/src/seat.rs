@@ -1,67 +1,49 @@
-//! The attendant's seat: at most one waiter of a private mutex spins, and it owes the others a wake.
+//! The seat and the gate: one waiter of a private mutex attends to the lock word, all others sleep at the gate.
 //!
-//! | value | meaning |
+//! ```text
+//!   lock word  <- the holder releases it; the attendant spins on it or sleeps on it (as glibc's waiters do)
+//!   seat       <- occupied by the attendant; the others sleep on this word while it does not change
+//! ```
+//!
+//! | seat | meaning |
 //! |---|---|
 //! | 0 | vacant |
 //! | a thread id | occupied by that thread, the attendant |
-//! | `BARRED` + a thread id | vacant, but that thread has just had its slice and parks if anybody else is parked |
+//! | [`RESERVED`] | a waiter was woken at the gate to take it, and is on its way |
 //!
-//! The promise of the seat: whoever occupies it is awake and keeps the duty to wake until it leaves. It leaves in one of three ways:
-//! 1. it acquires the mutex, vacates the seat, and marks the word contended if anybody is parked ([`vacate`]'s caller);
-//! 2. it vacates the seat, then marks the word contended before it sleeps or returns;
-//! 3. a woken waiter, which has the duty by being woken, takes the seat from it ([`claim`] with `woken`).
-//!
-//! A waiter that goes to sleep relying on the seat counts itself in `parked`, writes the word, then looks at the seat
-//! once more. With the fences here and there ([`is_attended`], [`vacate`]) one of the two sees the other (Dekker): either the sleeper sees the
-//! vacant seat and marks the word contended itself, or the leaver sees `parked` above zero.
+//! Promise: while anybody sleeps at the gate, the seat is occupied or reserved, or a woken waiter is on its way to it; and whoever has it passes it on
+//! ([`pass`]) when it leaves with or without the mutex. The gate needs no fence of its own against sleeping on an old value:
+//! futex(2) compares the seat and goes to sleep in one step, and [`pass`] changes the seat before it wakes.
+//! `parked` only spares the wake: a sleeper counts itself before it looks at the seat, [`pass`] looks at the count after it has written the seat
+//! (Dekker, with the fences in [`pass`] and [`sleep_on`]), so one of them sees the other.
 //!
 //! An occupant that does not exist (a fork child's copy of the parent's mutex; a signal handler that jumped out of a
-//! wait) breaks the promise; the sleepers' backstop time-out finds that out, see [`crate::contended`].
+//! wait) breaks the promise; the sleepers' backstop finds that out, see [`crate::contended`].
 
 use autolock_abi::sync::{
     Ordering::{AcqRel, Relaxed, SeqCst},
     fence,
 };
 
-use crate::Mutex;
+use crate::{Mutex, platform::Platform};
 
 const VACANT: u32 = 0;
-const BARRED: u32 = 1 << 31;
+/// A woken waiter is on its way to the seat. Thread ids are below 2^22 (`PID_MAX_LIMIT`).
+pub const RESERVED: u32 = u32::MAX;
 
-/// Tries to become the attendant. A woken waiter always succeeds: it has waited longest.
+/// Tries to become the attendant.
 #[must_use]
-pub fn claim(mutex: &Mutex, me: u32, woken: bool) -> bool {
-    if woken {
-        mutex.seat.swap(me, AcqRel);
-        return true;
-    }
-    // Relaxed: only chooses what the compare-exchange expects.
-    let seen = mutex.seat.load(Relaxed);
-    if seen == me {
-        return true;
-    }
-    let vacant = seen == VACANT || seen & BARRED != 0;
-    let barred = seen == BARRED | me && mutex.parked.load(Relaxed) != 0;
-    vacant
-        && !barred
+pub fn claim(mutex: &Mutex, me: u32) -> bool {
+    mutex.seat.load(Relaxed) == VACANT
         && mutex
             .seat
-            .compare_exchange(seen, me, AcqRel, Relaxed)
+            .compare_exchange(VACANT, me, AcqRel, Relaxed)
             .is_ok()
 }
 
-/// Leaves the seat if it is still mine, barring `next_barred` from it (0: nobody). Afterwards the caller sees every
-/// sleeper that relied on it in `parked`.
-pub fn vacate(mutex: &Mutex, me: u32, next_barred: u32) {
-    let empty = if next_barred == 0 {
-        VACANT
-    } else {
-        BARRED | next_barred
-    };
-    // A failure means that a woken waiter has the seat: nothing to leave.
-    let _ = mutex.seat.compare_exchange(me, empty, AcqRel, Relaxed);
-    // Pairs with the fence in `is_attended`.
-    fence(SeqCst);
+/// Takes the seat, whoever has it: for a waiter that was woken at the gate, and so has waited longest.
+pub fn take(mutex: &Mutex, me: u32) {
+    mutex.seat.swap(me, AcqRel);
 }
 
 /// Whether the seat is still mine.
@@ -70,11 +52,45 @@ pub fn is_mine(mutex: &Mutex, me: u32) -> bool {
     mutex.seat.load(Relaxed) == me
 }
 
-/// Whether somebody else occupies the seat now, after everything that the caller has written.
+/// Leaves the seat to the waiter that has slept longest at the gate, if there is one.
+pub fn pass<P: Platform>(mutex: &Mutex, me: u32) {
+    let next = if mutex.parked.load(Relaxed) == 0 {
+        VACANT
+    } else {
+        RESERVED
+    };
+    if mutex
+        .seat
+        .compare_exchange(me, next, AcqRel, Relaxed)
+        .is_err()
+    {
+        return; // A woken waiter has taken it.
+    }
+    if next == RESERVED {
+        if P::wake_one(&raw const mutex.seat, false) {
+            return;
+        }
+        if mutex
+            .seat
+            .compare_exchange(RESERVED, VACANT, AcqRel, Relaxed)
+            .is_err()
+        {
+            return;
+        }
+    }
+    fence(SeqCst); // Pairs with the fence in `sleep_on`.
+    if mutex.parked.load(Relaxed) != 0 {
+        // Somebody went to sleep on the old value, or is about to find out that it is old.
+        P::wake_one(&raw const mutex.seat, false);
+    }
+}
+
+/// For a waiter that has counted itself in `parked`: the value of the seat to sleep on, or `None` if it is vacant.
 #[must_use]
-pub fn is_attended(mutex: &Mutex, me: u32) -> bool {
-    // Pairs with the fence in `vacate`.
-    fence(SeqCst);
-    let seen = mutex.seat.load(Relaxed);
-    seen != VACANT && seen & BARRED == 0 && seen != me
+pub fn sleep_on(mutex: &Mutex) -> Option<u32> {
+    fence(SeqCst); // Pairs with the fence in `pass`.
+    match mutex.seat.load(Relaxed) {
+        VACANT => None,
+        seen => Some(seen),
+    }
 }
