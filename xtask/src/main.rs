@@ -1,1 +1,101 @@
-fn main() {}
+//! The project's chores, run as `cargo xtask VERB`.
+//!
+//! Each verb lives in a module of its own; this file only reads the command line and turns the
+//! outcome into an exit code: 0 all went well, 1 something failed, 2 wrong use.
+
+mod bench;
+mod callgrind;
+mod demo;
+mod dist;
+mod glibc_suite;
+mod packages;
+mod project;
+mod shell;
+mod steps;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::project::Project;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Builds, shows, tests and measures this project"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build release and lay out target/dist/{lib,bin}
+    Dist,
+    /// Install what it needs, build, and run memcached on glibc's mutex and on ours
+    Demo {
+        /// Passed on to the memcached example
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Install what it needs and run everything that CI runs
+    Test(steps::Options),
+    /// Run the documented benchmarks and write them to bench/runs/DATE-MACHINE/
+    Bench(bench::Options),
+    /// Count instructions per lock+unlock pair, glibc beside autolock
+    Callgrind {
+        /// The preload to measure; the one in target/dist is built if this is left out
+        #[arg(long)]
+        lib: Option<PathBuf>,
+        /// Write the counts as JSON to this file too
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Run glibc's own thread tests with and without a preload
+    GlibcSuite(glibc_suite::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.verb) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// True when everything that was asked for went well.
+fn run(verb: Verb) -> anyhow::Result<bool> {
+    let project = Project::locate()?;
+    match verb {
+        Verb::Dist => {
+            let dist = dist::build(&project)?;
+            println!("{}", dist.display());
+            Ok(true)
+        }
+        Verb::Demo { args } => demo::run(&project, &args),
+        Verb::Test(options) => steps::run(&project, &options),
+        Verb::Bench(options) => bench::run(&project, &options),
+        Verb::Callgrind { lib, json } => {
+            packages::require("callgrind")?;
+            let lib = project.preload_or_build(lib)?;
+            let report = callgrind::measure(&project, &lib)?;
+            print!("{report}");
+            if let Some(file) = json {
+                report.save(&file)?;
+            }
+            Ok(report.holds())
+        }
+        Verb::GlibcSuite(options) => {
+            packages::require("glibc-suite")?;
+            let lib = project.preload_or_build(options.lib.clone())?;
+            let report = glibc_suite::run(&project, &lib, &options)?;
+            Ok(report.holds())
+        }
+    }
+}

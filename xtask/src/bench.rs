@@ -1,0 +1,268 @@
+//! `bench`: the documented benchmarks, each run kept under `bench/runs/DATE-MACHINE/`.
+//!
+//! A run's folder holds what is needed to judge and repeat it: `machine.json` (hardware,
+//! versions, revision), `commands.txt` (every command line, with the load on the machine before
+//! and after), and per benchmark the program's JSON and its table as text. Nothing is judged here.
+
+mod machine;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::project::{Project, make_folder};
+use crate::{callgrind, dist, packages, shell};
+use machine::Machine;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// A few minutes' worth of each, to see that everything works; no figures to publish
+    #[arg(long)]
+    quick: bool,
+    /// Only the uncontended pairs, in a single-threaded and in a multi-threaded process
+    #[arg(long)]
+    uncontended: bool,
+    /// Only the contended headline: two cache lines, 100-cycle gap, 2 to 16 threads
+    #[arg(long)]
+    contended: bool,
+    /// Only the grid of gaps, critical sections, locks and threads
+    #[arg(long)]
+    grid: bool,
+    /// Only memcached under load
+    #[arg(long)]
+    memcached: bool,
+    /// Only the instruction counts
+    #[arg(long)]
+    callgrind: bool,
+    /// Duration of each measurement in place of the benchmark's own, for instance 500ms
+    #[arg(long)]
+    duration: Option<String>,
+    /// Interleaved rounds in place of the benchmark's own
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// The preload to measure; the one in target/dist is built if this is left out
+    #[arg(long)]
+    lib: Option<PathBuf>,
+    /// Where to write, in place of bench/runs/DATE-MACHINE
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// One call of `driver`.
+struct Bench {
+    name: &'static str,
+    args: &'static [&'static str],
+    duration: &'static str,
+    rounds: u32,
+}
+
+const UNCONTENDED: &[Bench] = &[
+    Bench {
+        name: "uncontended-single-threaded",
+        args: &[
+            "--single-threaded",
+            "--threads",
+            "1",
+            "--gap",
+            "0",
+            "--cs",
+            "0ns",
+            "--locks",
+            "1",
+            "--no-latency",
+        ],
+        duration: "500ms",
+        rounds: 15,
+    },
+    Bench {
+        name: "uncontended-multi-threaded",
+        args: &[
+            "--threads",
+            "1",
+            "--gap",
+            "0",
+            "--cs",
+            "0ns",
+            "--locks",
+            "1",
+            "--no-latency",
+        ],
+        duration: "500ms",
+        rounds: 15,
+    },
+];
+
+const CONTENDED: &[Bench] = &[Bench {
+    name: "contended",
+    args: &[
+        "--threads",
+        "1,2,4,8,16",
+        "--gap",
+        "100",
+        "--cs",
+        "10ns",
+        "--locks",
+        "1",
+    ],
+    duration: "1500ms",
+    rounds: 9,
+}];
+
+const GRID: &[Bench] = &[Bench {
+    name: "grid",
+    args: &[
+        "--threads",
+        "2,4,8,16",
+        "--gap",
+        "0,1000,5000,20000",
+        "--cs",
+        "10ns,1us,20us",
+        "--locks",
+        "1,16",
+    ],
+    duration: "300ms",
+    rounds: 9,
+}];
+
+impl Options {
+    /// Without a choice, all of them.
+    fn wants(&self, chosen: bool) -> bool {
+        let any =
+            self.uncontended || self.contended || self.grid || self.memcached || self.callgrind;
+        chosen || !any
+    }
+}
+
+pub fn run(project: &Project, options: &Options) -> Result<bool> {
+    let lib = match &options.lib {
+        None => project.preload_or_build(None)?,
+        Some(lib) => {
+            dist::build(project)?;
+            project.preload_or_build(Some(lib.clone()))?
+        }
+    };
+    let machine = Machine::describe(project)?;
+    let folder = options.out.clone().unwrap_or_else(|| {
+        let quick = if options.quick { "quick-" } else { "" };
+        project
+            .root
+            .join("bench/runs")
+            .join(format!("{}-{quick}{}", machine.date, machine.name))
+    });
+    make_folder(&folder)?;
+    let record = Record { folder };
+    record.save(
+        "machine.json",
+        &(serde_json::to_string_pretty(&machine)? + "\n"),
+    )?;
+    let mut good = true;
+    if options.wants(options.callgrind) {
+        packages::require("callgrind")?;
+        record.note(&format!("cargo xtask callgrind --lib {}", lib.display()))?;
+        let report = callgrind::measure(project, &lib)?;
+        print!("{report}");
+        record.save("callgrind.txt", &report.to_string())?;
+        report.save(&record.folder.join("callgrind.json"))?;
+        good &= report.holds();
+    }
+    let groups = [
+        (options.wants(options.uncontended), UNCONTENDED),
+        (options.wants(options.contended), CONTENDED),
+        (options.wants(options.grid), GRID),
+    ];
+    for (_, benches) in groups.into_iter().filter(|(wanted, _)| *wanted) {
+        for bench in benches {
+            good &= drive(project, &record, bench, options, &lib)?;
+        }
+    }
+    if options.wants(options.memcached) {
+        good &= memcached(project, &record, options, &lib)?;
+    }
+    println!("written to {}", record.folder.display());
+    Ok(good)
+}
+
+fn drive(
+    project: &Project,
+    record: &Record,
+    bench: &Bench,
+    options: &Options,
+    lib: &Path,
+) -> Result<bool> {
+    let duration = if options.quick {
+        "50ms"
+    } else {
+        bench.duration
+    };
+    let rounds = if options.quick { 3 } else { bench.rounds };
+    let mut command = Command::new(project.program("driver"));
+    command.arg("--bench").args(bench.args);
+    command.args([
+        "--duration",
+        options.duration.as_deref().unwrap_or(duration),
+    ]);
+    command.args(["--rounds", &options.rounds.unwrap_or(rounds).to_string()]);
+    command
+        .arg("--json")
+        .arg(record.folder.join(format!("{}.json", bench.name)));
+    command.arg("--lib").arg(lib);
+    record.run(bench.name, &mut command)
+}
+
+fn memcached(project: &Project, record: &Record, options: &Options, lib: &Path) -> Result<bool> {
+    packages::require("memcached")?;
+    let mut command = Command::new(project.program("memcached-example"));
+    if options.quick {
+        command.arg("--quick");
+    }
+    command
+        .arg("--json")
+        .arg(record.folder.join("memcached.json"));
+    command.arg("--lib").arg(lib);
+    record.run("memcached", &mut command)
+}
+
+/// The folder of one run.
+struct Record {
+    folder: PathBuf,
+}
+
+impl Record {
+    fn save(&self, name: &str, text: &str) -> Result<()> {
+        let file = self.folder.join(name);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Adds a line to the list of commands.
+    fn note(&self, line: &str) -> Result<()> {
+        let file = self.folder.join("commands.txt");
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&file)
+            .and_then(|mut file| writeln!(file, "{line}"))
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Runs, shows and keeps the text output and what else the machine was doing meanwhile.
+    fn run(&self, name: &str, command: &mut Command) -> Result<bool> {
+        println!("\n==> {}", shell::line(command));
+        let before = machine::load();
+        let ticks = machine::Ticks::now();
+        let (status, text) = shell::tee(command)?;
+        self.note(&shell::line(command))?;
+        self.note(&format!(
+            "  # load before {before}, after {}; {}",
+            machine::load(),
+            ticks.since()
+        ))?;
+        self.save(&format!("{name}.txt"), &text)?;
+        if text.is_empty() {
+            bail!("`{}` printed nothing", shell::line(command));
+        }
+        Ok(status.success())
+    }
+}

@@ -1,0 +1,170 @@
+//! Debian packages: what each step needs, what is missing, and how it gets installed.
+//!
+//! The only module that calls dpkg, apt-get or sudo. Runs `apt-get update` at most once.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// Step, and the packages that it needs.
+const NEEDS: &[(&str, &[&str])] = &[
+    ("build", &["gcc", "libc6-dev"]),
+    (
+        "tests",
+        &[
+            "gcc",
+            "g++",
+            "libc6-dev",
+            "libjemalloc2",
+            "libgoogle-perftools4",
+        ],
+    ),
+    (
+        "glibc-suite",
+        &[
+            "gcc",
+            "g++",
+            "libc6-dev",
+            "binutils",
+            "glibc-source",
+            "xz-utils",
+        ],
+    ),
+    ("callgrind", &["gcc", "libc6-dev", "valgrind"]),
+    (
+        "memcached",
+        &[
+            "memcached",
+            "libmemcached-tools",
+            "libevent-dev",
+            "cmake",
+            "make",
+            "gcc",
+            "g++",
+            "libc6-dev",
+            "bison",
+            "flex",
+        ],
+    ),
+];
+
+/// Is everything there?
+pub enum Ready {
+    Yes,
+    /// One line that says what is missing and what to do.
+    No(String),
+}
+
+/// Installs what `step` needs and lacks.
+pub fn prepare(step: &str) -> Ready {
+    prepare_all(&[step])
+}
+
+/// The same for several steps in one go.
+pub fn prepare_all(steps: &[&str]) -> Ready {
+    let mut wanted: Vec<&str> = steps.iter().flat_map(|step| needs(step)).copied().collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let missing = match missing(&wanted) {
+        Ok(missing) if missing.is_empty() => return Ready::Yes,
+        Ok(missing) => missing,
+        Err(_) => {
+            let names = wanted.join(" ");
+            return Ready::No(format!(
+                "this is no Debian system (no dpkg-query): provide what these packages hold: {names}"
+            ));
+        }
+    };
+    match install(&missing) {
+        Ok(()) => Ready::Yes,
+        Err(error) => Ready::No(format!("{error:#}")),
+    }
+}
+
+/// For the verbs that cannot do without.
+pub fn require(step: &str) -> Result<()> {
+    match prepare(step) {
+        Ready::Yes => Ok(()),
+        Ready::No(what_to_do) => bail!("{what_to_do}"),
+    }
+}
+
+fn needs(step: &str) -> &'static [&'static str] {
+    NEEDS
+        .iter()
+        .find(|(name, _)| *name == step)
+        .map_or(&[], |(_, packages)| packages)
+}
+
+fn missing(wanted: &[&str]) -> Result<Vec<String>> {
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f", "${db:Status-Status} ${Package}\n"])
+        .args(wanted)
+        .stderr(Stdio::null())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let installed: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("installed "))
+        .collect();
+    Ok(wanted
+        .iter()
+        .filter(|name| !installed.contains(name))
+        .map(|name| (*name).to_owned())
+        .collect())
+}
+
+fn install(names: &[String]) -> Result<()> {
+    let names_line = names.join(" ");
+    let by_hand = format!("install them by hand: apt-get install {names_line}");
+    let Some(prefix) = privilege() else {
+        bail!(
+            "packages are missing and there is neither root nor sudo without a password; {by_hand}"
+        );
+    };
+    eprintln!("installing {names_line}");
+    static UPDATED: AtomicBool = AtomicBool::new(false);
+    if !UPDATED.swap(true, Ordering::Relaxed) {
+        if let Err(error) = shell::output(apt(prefix).arg("update")) {
+            // Old lists may still do; the install below says so if they do not.
+            eprintln!("apt-get update failed, going on with the lists that are there: {error:#}");
+        }
+    }
+    let mut command = apt(prefix);
+    command
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(names);
+    match shell::output(&mut command) {
+        Ok(_) => Ok(()),
+        Err(error) => bail!("{by_hand} ({error:#})"),
+    }
+}
+
+/// What to put before apt-get: nothing for root, sudo where it asks for no password.
+fn privilege() -> Option<&'static [&'static str]> {
+    if nix::unistd::geteuid().is_root() {
+        return Some(&[]);
+    }
+    let sudo = Command::new("sudo")
+        .args(["-n", "true"])
+        .stderr(Stdio::null())
+        .status();
+    sudo.is_ok_and(|status| status.success())
+        .then_some(&["sudo", "-n"])
+}
+
+fn apt(prefix: &[&str]) -> Command {
+    let words: Vec<&str> = prefix
+        .iter()
+        .copied()
+        .chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        // Someone else's apt may be at work: wait for it.
+        .chain(["-q", "-o", "DPkg::Lock::Timeout=300"])
+        .collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdin(Stdio::null());
+    command
+}

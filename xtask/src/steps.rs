@@ -1,0 +1,374 @@
+//! `test`: everything that CI runs, step by step, with one summary at the end.
+//!
+//! A failing step does not stop the others. A step whose tools are missing and cannot be
+//! installed is skipped aloud, and fails under CI. The closing line, `N passed, N failed`, counts
+//! tests where a step runs many and the step itself where it is one check.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::packages::{self, Ready};
+use crate::project::{Project, cargo, in_ci};
+use crate::{callgrind, dist, glibc_suite, shell};
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Run only this step (may be repeated); the release build goes first if it needs one
+    #[arg(long, value_name = "STEP", value_parser = clap::builder::PossibleValuesParser::new(names()))]
+    only: Vec<String>,
+}
+
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    /// Entry in the table of packages.
+    packages: &'static str,
+    needs_dist: bool,
+    run: fn(&Project) -> Result<Tally>,
+}
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        about: "formatting",
+        packages: "",
+        needs_dist: false,
+        run: fmt,
+    },
+    Step {
+        name: "clippy",
+        about: "lints",
+        packages: "build",
+        needs_dist: false,
+        run: clippy,
+    },
+    Step {
+        name: "dist",
+        about: "release build, laid out in target/dist",
+        packages: "build",
+        needs_dist: false,
+        run: build,
+    },
+    Step {
+        name: "tests",
+        about: "unit tests and programs under the preloads",
+        packages: "tests",
+        needs_dist: true,
+        run: tests,
+    },
+    Step {
+        name: "loom",
+        about: "model check of the lock word's protocol",
+        packages: "build",
+        needs_dist: false,
+        run: loom,
+    },
+    Step {
+        name: "prove",
+        about: "glibc's tests notice a broken lock",
+        packages: "glibc-suite",
+        needs_dist: false,
+        run: prove,
+    },
+    Step {
+        name: "glibc-suite",
+        about: "glibc's own thread tests under the preload",
+        packages: "glibc-suite",
+        needs_dist: true,
+        run: suite,
+    },
+    Step {
+        name: "callgrind",
+        about: "no more instructions per lock+unlock pair than glibc",
+        packages: "callgrind",
+        needs_dist: true,
+        run: instructions,
+    },
+    Step {
+        name: "memcached",
+        about: "memcached under load on our mutex, in short",
+        packages: "memcached",
+        needs_dist: true,
+        run: memcached,
+    },
+];
+
+fn names() -> Vec<&'static str> {
+    STEPS.iter().map(|step| step.name).collect()
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Tally {
+    const PASSED: Self = Self {
+        passed: 1,
+        failed: 0,
+        skipped: 0,
+    };
+    const FAILED: Self = Self {
+        passed: 0,
+        failed: 1,
+        skipped: 0,
+    };
+    const SKIPPED: Self = Self {
+        passed: 0,
+        failed: 0,
+        skipped: 1,
+    };
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+
+    fn closing_line(self) -> String {
+        let mut line = format!("{} passed, {} failed", self.passed, self.failed);
+        if self.skipped > 0 {
+            line.push_str(&format!(", {} skipped", self.skipped));
+        }
+        line
+    }
+}
+
+pub fn run(project: &Project, options: &Options) -> Result<bool> {
+    let mut chosen: Vec<&Step> = STEPS
+        .iter()
+        .filter(|step| options.only.is_empty() || options.only.iter().any(|name| name == step.name))
+        .collect();
+    if chosen.iter().any(|step| step.needs_dist) && !chosen.iter().any(|step| step.name == "dist") {
+        let dist = STEPS.iter().filter(|step| step.name == "dist");
+        chosen.splice(0..0, dist);
+    }
+    // All in one go where that works; a step that still lacks something says so itself.
+    let needs: Vec<&str> = chosen.iter().map(|step| step.packages).collect();
+    packages::prepare_all(&needs);
+    let mut done: Vec<(&Step, Tally, Duration)> = Vec::new();
+    for step in chosen {
+        println!("\n==> {}: {}", step.name, step.about);
+        let started = Instant::now();
+        let unbuilt = done
+            .iter()
+            .any(|(step, tally, _)| step.name == "dist" && tally.failed > 0);
+        let tally = if step.needs_dist && unbuilt {
+            println!("FAILED: needs the release build, which failed");
+            Tally::FAILED
+        } else {
+            outcome(project, step)
+        };
+        done.push((step, tally, started.elapsed()));
+    }
+    let total = done
+        .iter()
+        .fold(Tally::default(), |sum, (_, tally, _)| sum.add(*tally));
+    println!("\n==> summary");
+    for (step, tally, took) in &done {
+        println!(
+            "{:<12} {:>6.1} s  {}",
+            step.name,
+            took.as_secs_f64(),
+            tally.closing_line()
+        );
+    }
+    println!("\n{}", total.closing_line());
+    Ok(total.failed == 0)
+}
+
+fn outcome(project: &Project, step: &Step) -> Tally {
+    if let Ready::No(what_to_do) = packages::prepare(step.packages) {
+        println!("SKIPPED: {what_to_do}");
+        return if in_ci() {
+            Tally::FAILED
+        } else {
+            Tally::SKIPPED
+        };
+    }
+    match (step.run)(project) {
+        Ok(tally) => tally,
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            Tally::FAILED
+        }
+    }
+}
+
+fn fmt(project: &Project) -> Result<Tally> {
+    check(
+        cargo()
+            .current_dir(&project.root)
+            .args(["fmt", "--all", "--check"]),
+    )
+}
+
+fn clippy(project: &Project) -> Result<Tally> {
+    let mut command = cargo();
+    command.current_dir(&project.root);
+    command.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    check(&mut command)
+}
+
+fn build(project: &Project) -> Result<Tally> {
+    dist::build(project)?;
+    Ok(Tally::PASSED)
+}
+
+fn tests(project: &Project) -> Result<Tally> {
+    let mut command = cargo();
+    command
+        .current_dir(&project.root)
+        .args(["test", "--workspace", "--no-fail-fast"]);
+    command.env("AUTOLOCK_LIB", project.preload());
+    cargo_test(&mut command)
+}
+
+fn loom(project: &Project) -> Result<Tally> {
+    let mut command = cargo();
+    command
+        .current_dir(&project.root)
+        .env("RUSTFLAGS", "--cfg loom");
+    command.args([
+        "test",
+        "--release",
+        "--package",
+        "autolock-lock",
+        "--test",
+        "loom_mutex",
+    ]);
+    // A folder of its own: other flags would rebuild everything else each time.
+    command.arg("--target-dir").arg(project.target.join("loom"));
+    cargo_test(&mut command)
+}
+
+fn prove(project: &Project) -> Result<Tally> {
+    let options = glibc_suite::Options {
+        prove: true,
+        ..Default::default()
+    };
+    let report = glibc_suite::run(project, &project.preload(), &options)?;
+    Ok(Tally {
+        passed: report.passed_preloaded,
+        failed: report.failed.len(),
+        skipped: 0,
+    })
+}
+
+fn suite(project: &Project) -> Result<Tally> {
+    let report = glibc_suite::run(
+        project,
+        &project.preload(),
+        &glibc_suite::Options::default(),
+    )?;
+    let short = usize::from(!report.holds() && report.failed.is_empty());
+    let failed = report.failed.len() + short;
+    Ok(Tally {
+        passed: report.passed_preloaded,
+        failed,
+        skipped: 0,
+    })
+}
+
+fn instructions(project: &Project) -> Result<Tally> {
+    let report = callgrind::measure(project, &project.preload())?;
+    print!("{report}");
+    let passed = report.rows.iter().filter(|row| row.holds()).count();
+    Ok(Tally {
+        passed,
+        failed: report.rows.len() - passed,
+        skipped: 0,
+    })
+}
+
+fn memcached(project: &Project) -> Result<Tally> {
+    let mut example = Command::new(project.program("memcached-example"));
+    example.arg("--quick").arg("--lib").arg(project.preload());
+    check(&mut example)
+}
+
+/// A command that is one check.
+fn check(command: &mut Command) -> Result<Tally> {
+    shell::run(command)?;
+    Ok(Tally::PASSED)
+}
+
+/// `cargo test`, counted by its result lines.
+fn cargo_test(command: &mut Command) -> Result<Tally> {
+    let (status, text) = shell::tee(command)?;
+    let mut tally = text
+        .lines()
+        .filter_map(result_line)
+        .fold(Tally::default(), Tally::add);
+    if !status.success() && tally.failed == 0 {
+        // It did not compile, or a test program died.
+        tally.failed = 1;
+    }
+    if status.success() && tally.passed == 0 {
+        bail!("`{}` ran no test", shell::line(command));
+    }
+    Ok(tally)
+}
+
+/// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`
+fn result_line(line: &str) -> Option<Tally> {
+    let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let count = |word: &str| {
+        let mut parts = counts.split(';').map(str::trim);
+        parts.find_map(|part| part.strip_suffix(word)?.trim().parse().ok())
+    };
+    Some(Tally {
+        passed: count("passed")?,
+        failed: count("failed")?,
+        skipped: count("ignored")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_counted_and_other_lines_are_not() {
+        let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out";
+        assert_eq!(
+            result_line(line),
+            Some(Tally {
+                passed: 3,
+                failed: 2,
+                skipped: 1
+            })
+        );
+        assert_eq!(result_line("test a ... ok"), None);
+    }
+
+    #[test]
+    fn closing_line_is_the_plain_form() {
+        assert_eq!(Tally::PASSED.closing_line(), "1 passed, 0 failed");
+        assert_eq!(
+            Tally::PASSED.add(Tally::SKIPPED).closing_line(),
+            "1 passed, 0 failed, 1 skipped"
+        );
+    }
+
+    #[test]
+    fn step_names_are_distinct() {
+        let mut names = names();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), STEPS.len());
+    }
+}
