@@ -1,0 +1,222 @@
+//! Options, their defaults and their checks. Looks at the file system only to find the library.
+
+use crate::failure::missing;
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const LIBRARY: &str = "libautolock.so";
+
+/// Runs an unmodified memcached on glibc's mutex and on libautolock.so, under the same load, and
+/// compares throughput, latency and every value read back.
+///
+/// Exit status: 0 everything held, 1 a check failed, 2 usage or something is missing.
+#[derive(Parser, Debug)]
+#[command(version)]
+struct RawOptions {
+    /// libautolock.so to preload [default: ../lib beside this program, then target/dist/lib]
+    #[arg(long, value_name = "PATH")]
+    lib: Option<PathBuf>,
+
+    /// memcached worker threads to try, one comparison each [default: 4,16; with --quick: 4]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=128))]
+    threads: Option<Vec<u16>>,
+
+    /// Length of one measurement, up to 60s [default: 5s; with --quick: 2s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+
+    /// Rounds; each runs both locks, in alternating order [default: 3; with --quick: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=99))]
+    rounds: Option<u16>,
+
+    /// Connections that the load generator keeps busy
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=512))]
+    connections: u16,
+
+    /// One short round: checks that everything works, says little about speed
+    #[arg(long)]
+    quick: bool,
+
+    /// Load generator; auto is memaslap, or memcslap where memaslap cannot be had
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    generator: Choice,
+
+    /// Run the glibc side alone, to check the example itself
+    #[arg(long, conflicts_with = "lib")]
+    glibc_only: bool,
+
+    /// Write every measurement to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Which load generator the user asked for.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Auto,
+    Memaslap,
+    Memcslap,
+}
+
+/// Options with the defaults filled in.
+#[derive(Debug)]
+pub struct Options {
+    /// The library to preload; none with `--glibc-only`.
+    pub lib: Option<PathBuf>,
+    pub threads: Vec<u16>,
+    pub duration: Duration,
+    pub rounds: u16,
+    pub connections: u16,
+    pub generator: Choice,
+    pub json: Option<PathBuf>,
+}
+
+/// What `clap` has accepted, before defaults and the library are looked up.
+pub struct Parsed(RawOptions);
+
+impl Options {
+    /// Parses the command line; `clap` ends the program with status 2 on a bad one.
+    pub fn parse() -> Parsed {
+        Parsed(RawOptions::parse())
+    }
+}
+
+impl Parsed {
+    /// Fills in the defaults and finds the library.
+    pub fn checked(self) -> Result<Options> {
+        let raw = self.0;
+        let lib = if raw.glibc_only {
+            None
+        } else {
+            Some(library(raw.lib.as_deref())?)
+        };
+        let (threads, duration, rounds) = if raw.quick {
+            (vec![4], Duration::from_secs(2), 1)
+        } else {
+            (vec![4, 16], Duration::from_secs(5), 3)
+        };
+        Ok(Options {
+            lib,
+            threads: raw.threads.unwrap_or(threads),
+            duration: raw.duration.unwrap_or(duration),
+            rounds: raw.rounds.unwrap_or(rounds),
+            connections: raw.connections,
+            generator: raw.generator,
+            json: raw.json,
+        })
+    }
+}
+
+/// The library to preload, as an absolute path without links.
+fn library(given: Option<&Path>) -> Result<PathBuf> {
+    let candidates = match given {
+        Some(path) => vec![path.to_path_buf()],
+        None => usual_places(),
+    };
+    let found = candidates
+        .iter()
+        .find_map(|path| path.canonicalize().ok().filter(|path| path.is_file()))
+        .ok_or_else(|| match given {
+            Some(path) => missing(format!(
+                "no library at {}: build it with `cargo xtask dist` and give its path with --lib",
+                path.display()
+            )),
+            None => missing(format!(
+                "{LIBRARY} not found: run `cargo xtask dist`, or give its path with --lib"
+            )),
+        })?;
+    // The loader splits LD_PRELOAD at spaces and colons and knows no quoting.
+    if found.to_string_lossy().contains([' ', ':']) {
+        return Err(missing(format!(
+            "LD_PRELOAD cannot name {}: copy the library to a path without spaces and colons",
+            found.display()
+        )));
+    }
+    Ok(found)
+}
+
+/// `../lib` and `../dist/lib` beside this program (the installed and the cargo layout), then the
+/// workspace's `target/dist/lib` seen from the current folder.
+fn usual_places() -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    if let Some(folder) = std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(Path::to_path_buf))
+    {
+        places.push(folder.join("../lib").join(LIBRARY));
+        places.push(folder.join("../dist/lib").join(LIBRARY));
+    }
+    places.push(Path::new("target/dist/lib").join(LIBRARY));
+    places
+}
+
+/// `5s`, `500ms` or `1m`, from 200 ms to a minute: long enough to hold a load, short enough that
+/// memaslap's growing data set stays within memcached's memory.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "give a number and a unit, such as 5s".to_string())?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        _ => return Err("the unit is ms, s or m, as in 5s".to_string()),
+    };
+    match milliseconds {
+        Some(ms @ 200..=60_000) => Ok(Duration::from_millis(ms)),
+        _ => Err("between 200ms and 60s".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        RawOptions::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_bounded_and_carry_a_unit() {
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
+        for bad in [
+            "",
+            "5",
+            "s",
+            "2m",
+            "100ms",
+            "-1s",
+            "5h",
+            "99999999999999999999s",
+            "99999999999999999m",
+        ] {
+            assert!(duration(bad).is_err(), "{bad} was accepted");
+        }
+    }
+
+    #[test]
+    fn quick_changes_defaults_and_explicit_options_win() {
+        let raw = RawOptions::parse_from(["x", "--quick", "--glibc-only", "--threads", "2,8"]);
+        let options = Parsed(raw).checked().expect("options");
+        assert_eq!((options.threads, options.rounds), (vec![2, 8], 1));
+        assert_eq!(options.duration, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_missing_library_is_said_in_one_line() {
+        let error =
+            library(Some(Path::new("/nonexistent/libautolock.so"))).expect_err("no such file");
+        assert!(error.to_string().contains("cargo xtask dist"), "{error}");
+        assert!(!error.to_string().contains('\n'));
+    }
+}
