@@ -12,6 +12,7 @@
 #define _ISOMAC 1
 #define IS_IN(lib) 0
 #define libc_hidden_proto(name)
+#define attribute_hidden __attribute__ ((visibility ("hidden")))
 
 /* The suite's per-test time limits are multiplied by this at compile time; the
    harness scales them again through the environment variable of the same name. */

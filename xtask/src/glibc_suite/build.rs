@@ -23,6 +23,7 @@ pub const UNBUILT: &str = "UNBUILT";
 /// Headers of glibc's own that stand alone and that the tests use.
 const BORROWED: &[&str] = &[
     "array_length.h",
+    "dso_handle.h",
     "intprops.h",
     "libc-diag.h",
     "libc-pointer-arith.h",
@@ -98,8 +99,8 @@ pub fn all(tree: &Path, glue: &Path, bin: &Path) -> Result<()> {
         .with_context(|| format!("cannot borrow {header}"))?;
     }
     kitchen.support_library()?;
-    kitchen.modules()?;
-    kitchen.tests()
+    let unbuilt = kitchen.modules();
+    kitchen.tests(unbuilt)
 }
 
 impl Kitchen<'_> {
@@ -125,7 +126,7 @@ impl Kitchen<'_> {
                 cc.arg(format!("-D{name}=\"{path}\""));
             }
             shell::output(&mut cc)
-        })?;
+        });
         if failures.len() == sources.len() {
             let (_, reason) = &failures[0];
             bail!("no file of glibc's support library compiles: {reason}");
@@ -146,8 +147,9 @@ impl Kitchen<'_> {
     }
 
     /// A module that does not compile fails the tests that load it; they are then not counted.
-    fn modules(&self) -> Result<()> {
-        in_parallel(&self.catalogue.modules, |module| {
+    /// Returns a line for each of those.
+    fn modules(&self) -> Vec<String> {
+        let failures = in_parallel(&self.catalogue.modules, |module| {
             let source = self.source(&module.name)?;
             let output = self.bin.join(format!("{}.so", module.name));
             let mut cc = self.compiler(&source);
@@ -156,16 +158,19 @@ impl Kitchen<'_> {
                 .arg(&source);
             cc.arg("-o").arg(output).args(&module.ldflags);
             shell::output(&mut cc)
-        })
-        .map(drop)
+        });
+        let line = |(module, reason): &(&Entry, String)| {
+            format!("# module {} {}", module.name, first_complaint(reason))
+        };
+        failures.iter().map(line).collect()
     }
 
-    fn tests(&self) -> Result<()> {
-        let failures = in_parallel(&self.catalogue.tests, |test| self.test(test))?;
-        let unbuilt: Vec<String> = failures
-            .iter()
-            .map(|(test, reason)| format!("{} {}", test.name, first_complaint(reason)))
-            .collect();
+    fn tests(&self, mut unbuilt: Vec<String>) -> Result<()> {
+        let failures = in_parallel(&self.catalogue.tests, |test| self.test(test));
+        let line = |(test, reason): &(&Entry, String)| {
+            format!("{} {}", test.name, first_complaint(reason))
+        };
+        unbuilt.extend(failures.iter().map(line));
         let built: Vec<&str> = self
             .catalogue
             .tests
@@ -187,7 +192,8 @@ impl Kitchen<'_> {
         }
         cc.arg(self.archive());
         if let Some(module) = partner(LINKED_MODULE, &test.name) {
-            cc.arg(self.bin.join(format!("{module}.so")));
+            // By name: a path would be recorded in the program, and the folder moves.
+            cc.arg("-L").arg(self.bin).arg(format!("-l:{module}.so"));
         }
         cc.arg("-o")
             .arg(self.bin.join(&test.name))
@@ -262,7 +268,7 @@ fn first_complaint(text: &str) -> &str {
 fn in_parallel<T: Sync>(
     items: &[T],
     make: impl Fn(&T) -> Result<String> + Sync,
-) -> Result<Vec<(&T, String)>> {
+) -> Vec<(&T, String)> {
     let queue: Mutex<VecDeque<&T>> = Mutex::new(items.iter().collect());
     let failures = Mutex::new(Vec::new());
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -280,7 +286,7 @@ fn in_parallel<T: Sync>(
             });
         }
     });
-    Ok(failures
+    failures
         .into_inner()
-        .unwrap_or_else(|poison| poison.into_inner()))
+        .unwrap_or_else(|poison| poison.into_inner())
 }

@@ -136,6 +136,10 @@ impl Runner {
                     .arg("--command")
                     .arg(format!("exec {}", program.display()));
             }
+            // A million rounds of three threads take half a minute on two cores.
+            "tst-mutex10" => {
+                command.args(["--iterations", "100000"]);
+            }
             "tst-exec4" => {
                 command.arg(&program);
             }

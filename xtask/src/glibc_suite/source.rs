@@ -113,6 +113,7 @@ impl Suite {
         let text = std::fs::read_to_string(self.bin.join(build::UNBUILT)).unwrap_or_default();
         let names: Vec<&str> = text
             .lines()
+            .filter(|line| !line.starts_with('#'))
             .filter_map(|line| line.split_whitespace().next())
             .collect();
         names.join(" ")

@@ -12,4 +12,8 @@
 #include <atomic.h>
 #include <internal-signals.h>
 #include <internaltypes.h>
+
+/* A rwlock's reader count: where it stands in its word and where it is full. */
+#define PTHREAD_RWLOCK_READER_SHIFT 3
+#define PTHREAD_RWLOCK_READER_OVERFLOW (1U << 31)
 #endif
