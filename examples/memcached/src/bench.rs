@@ -66,7 +66,12 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
     let proof = match &options.lib {
         Some(library) => {
             screen.step("checking that memcached's mutex calls reach the library");
-            Some(proof::establish(library, options.threads[0])?)
+            Some(proof::establish(
+                library,
+                options.threads[0],
+                options.connections,
+                &generator,
+            )?)
         }
         None => None,
     };

@@ -2,6 +2,7 @@
 //! symbol to, what is mapped into the process, and what the library itself counted.
 
 use crate::failure::missing;
+use crate::generator::Generator;
 use crate::process::last_line;
 use crate::server::{Server, Setup, Shutdown};
 use crate::verify::{self, Pace};
@@ -13,10 +14,12 @@ use std::time::Duration;
 /// Symbols that our library stands in for.
 const OUR_PREFIXES: [&str; 2] = ["pthread_mutex_", "mtx_"];
 
-/// Verified requests in the proving run, as fast as they go: enough to use every symbol and to give
-/// the library something to count. They take about a second.
-const REQUESTS: u64 = 20_000;
-const REQUESTS_LIMIT: Duration = Duration::from_secs(30);
+/// The load of the proving run: enough to use every symbol and to give the library something to count.
+const LOAD: Duration = Duration::from_secs(1);
+
+/// Verified requests that must have gone through beside it; far more do.
+const VERIFIED: u64 = 1_000;
+const VERIFIED_LIMIT: Duration = Duration::from_secs(20);
 
 /// What one short start of memcached under the library has shown.
 #[derive(Serialize, Debug)]
@@ -31,8 +34,13 @@ pub struct Proof {
 }
 
 /// Starts memcached once with `library` preloaded and the dynamic linker told to report its
-/// bindings, puts it under an unpaced verified load, and checks that every mutex symbol is ours.
-pub fn establish(library: &Path, threads: u16) -> Result<Proof> {
+/// bindings, puts it under load, verified as fast as it goes, and checks that every mutex symbol is ours.
+pub fn establish(
+    library: &Path,
+    threads: u16,
+    connections: u16,
+    generator: &Generator,
+) -> Result<Proof> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let log = folder.path().join("bindings");
     let setup = Setup {
@@ -55,8 +63,10 @@ pub fn establish(library: &Path, threads: u16) -> Result<Proof> {
         library.display()
     );
     let log = folder.path().join(format!("bindings.{}", server.pid()));
-    let verified = verify::run(server.address(), Pace::Unpaced, |control| {
-        control.wait_for(REQUESTS, REQUESTS_LIMIT)
+    let address = server.address();
+    let verified = verify::run(address, Pace::Unpaced, |control| {
+        generator.load(address, connections, LOAD)?;
+        control.wait_for(VERIFIED, VERIFIED_LIMIT)
     })
     .and_then(|verified| server.check_workers().map(|()| verified))
     .map_err(|error| server.explain(error))?;
