@@ -153,7 +153,10 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
             .join(format!("{}-{quick}{}", machine.date, machine.name))
     });
     make_folder(&folder)?;
-    let record = Record { folder };
+    let record = Record {
+        folder,
+        root: project.root.clone(),
+    };
     record.save(
         "machine.json",
         &(serde_json::to_string_pretty(&machine)? + "\n"),
@@ -217,6 +220,10 @@ fn memcached(project: &Project, record: &Record, options: &Options, lib: &Path) 
     let mut command = Command::new(project.program("memcached-example"));
     if options.quick {
         command.arg("--quick");
+    } else {
+        command.args(["--threads", "4,16"]);
+        command.args(["--duration", options.duration.as_deref().unwrap_or("10s")]);
+        command.args(["--rounds", &options.rounds.unwrap_or(9).to_string()]);
     }
     command
         .arg("--json")
@@ -228,6 +235,8 @@ fn memcached(project: &Project, record: &Record, options: &Options, lib: &Path) 
 /// The folder of one run.
 struct Record {
     folder: PathBuf,
+    /// Taken off the paths in what is written down.
+    root: PathBuf,
 }
 
 impl Record {
@@ -238,6 +247,7 @@ impl Record {
 
     /// Adds a line to the list of commands.
     fn note(&self, line: &str) -> Result<()> {
+        let line = line.replace(&format!("{}/", self.root.display()), "");
         let file = self.folder.join("commands.txt");
         OpenOptions::new()
             .create(true)

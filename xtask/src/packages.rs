@@ -12,41 +12,46 @@ use crate::shell;
 /// Step, and the packages that it needs.
 const NEEDS: &[(&str, &[&str])] = &[
     ("build", &["gcc", "libc6-dev"]),
+    // The preloads also run under other allocators and under a real server.
     (
         "tests",
         &[
             "gcc",
             "g++",
             "libc6-dev",
-            "libjemalloc2",
             "libgoogle-perftools4",
+            "libjemalloc2",
+            "libmemcached-tools",
+            "libtcmalloc-minimal4",
+            "memcached",
         ],
     ),
     (
         "glibc-suite",
         &[
+            "binutils",
             "gcc",
             "g++",
-            "libc6-dev",
-            "binutils",
             "glibc-source",
+            "libc6-dev",
             "xz-utils",
         ],
     ),
     ("callgrind", &["gcc", "libc6-dev", "valgrind"]),
+    // memaslap, the load generator, is built from source.
     (
         "memcached",
         &[
-            "memcached",
-            "libmemcached-tools",
-            "libevent-dev",
-            "cmake",
-            "make",
-            "gcc",
-            "g++",
-            "libc6-dev",
             "bison",
+            "cmake",
             "flex",
+            "g++",
+            "gcc",
+            "libc6-dev",
+            "libevent-dev",
+            "libmemcached-tools",
+            "make",
+            "memcached",
         ],
     ),
 ];
