@@ -3,7 +3,6 @@
 // must pass, so that what fails under a variant fails for the variant's reason.
 //
 // It covers the four plain kinds, private and process-shared, and passes the rest on.
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
@@ -12,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +37,9 @@
 #define BREAK_HANDLER 19      // one wait record a thread: a lock taken in a signal handler spoils it
 #define BREAK_CANCEL 20       // a wait for a lock is a cancellation point
 #define BREAK_TLS_DESTRUCTOR 21 // a thread's lock state is gone when its key destructors run
+
+#define BREAK_TOUCH_LATE 22   // unlock reads the mutex after it has woken somebody
+#define BREAK_LINGER 23       // unlock lets others run and comes back to the mutex
 
 #ifndef BROKEN
 #define BROKEN BREAK_NONE
@@ -361,13 +364,43 @@ int pthread_mutex_unlock(pthread_mutex_t *m)
     int shared = m->__data.__kind & 128 && !IS_BROKEN(BREAK_PRIVATE_FUTEX), saved = errno;
     int was = __atomic_exchange_n(word_of(m), 0, __ATOMIC_RELEASE);
     // From here on the mutex may be gone.
-    if (IS_BROKEN(BREAK_TOUCH)) {
-        for (int i = 0; i < 200; i++)
-            (void)*(volatile int *)word_of(m);
-    }
+    if (IS_BROKEN(BREAK_TOUCH))
+        (void)*(volatile int *)word_of(m);
     if (was > 1 && wake)
         syscall(SYS_futex, word_of(m), shared ? FUTEX_WAKE : FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, 0,
                 0, 0);
+    if (IS_BROKEN(BREAK_LINGER))
+        syscall(SYS_sched_yield);
+    if ((IS_BROKEN(BREAK_TOUCH_LATE) && was > 1) || IS_BROKEN(BREAK_LINGER))
+        (void)*(volatile int *)word_of(m);
     errno = saved;
     return 0;
+}
+
+static int c11(int result)
+{
+    return result == 0 ? thrd_success
+           : result == EBUSY ? thrd_busy
+           : result == ETIMEDOUT ? thrd_timedout
+                                 : thrd_error;
+}
+
+int mtx_lock(mtx_t *m)
+{
+    return c11(pthread_mutex_lock((pthread_mutex_t *)m));
+}
+
+int mtx_trylock(mtx_t *m)
+{
+    return c11(pthread_mutex_trylock((pthread_mutex_t *)m));
+}
+
+int mtx_timedlock(mtx_t *m, const struct timespec *until)
+{
+    return c11(pthread_mutex_timedlock((pthread_mutex_t *)m, until));
+}
+
+int mtx_unlock(mtx_t *m)
+{
+    return c11(pthread_mutex_unlock((pthread_mutex_t *)m));
 }

@@ -5,9 +5,6 @@
 #ifndef CHECK_H
 #define CHECK_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -122,6 +119,14 @@ __attribute__((unused)) static void *join(pthread_t thread)
     do {                       \
         while (!(condition))   \
             sched_yield();     \
+    } while (0)
+
+// The same, where the moment matters: for a while without leaving the CPU.
+#define WATCH_UNTIL(condition)                    \
+    do {                                          \
+        for (int n_ = 0; !(condition); n_++)      \
+            if (n_ > 100000)                      \
+                sched_yield();                    \
     } while (0)
 
 #define LOAD(object) __atomic_load_n(&(object), __ATOMIC_ACQUIRE)

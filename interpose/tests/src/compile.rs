@@ -17,7 +17,15 @@ pub struct Compile {
 }
 
 /// Every warning is an error: a test program that the compiler doubts proves little.
-const FLAGS: &[&str] = &["-O2", "-g1", "-pthread", "-Wall", "-Wextra", "-Werror"];
+const FLAGS: &[&str] = &[
+    "-O2",
+    "-g1",
+    "-pthread",
+    "-D_GNU_SOURCE",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+];
 
 impl Compile {
     /// `programs/NAME.c` as an executable.

@@ -11,3 +11,13 @@ fn every_operation_on_every_kind_returns_what_glibc_returns() {
 fn the_fields_that_glibc_reads_are_as_glibc_leaves_them() {
     same_transcript("raw_state", &[]);
 }
+
+#[test]
+fn static_initialisers_of_every_kind_need_no_init() {
+    same_transcript("static_initialisers", &[]);
+}
+
+#[test]
+fn misuse_does_what_it_does_on_glibc_and_harms_no_neighbour() {
+    same_transcript("misuse", &[]);
+}
