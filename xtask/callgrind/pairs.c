@@ -14,14 +14,26 @@
 #include <unistd.h>
 
 static int forever[2];
+static int ready[2];
 
 static void *
 sleeper (void *unused)
 {
-  char byte;
-  if (read (forever[0], &byte, 1) < 0)
-    perror ("read");
+  char byte = 0;
+  if (write (ready[1], &byte, 1) != 1 || read (forever[0], &byte, 1) < 0)
+    perror ("pairs: the second thread");
   return unused;
+}
+
+/* Returns once the thread runs, so that its start is in every run's count. */
+static int
+start_sleeper (void)
+{
+  char byte;
+  pthread_t thread;
+  return pipe (forever) == 0 && pipe (ready) == 0
+         && pthread_create (&thread, NULL, sleeper, NULL) == 0
+         && read (ready[0], &byte, 1) == 1;
 }
 
 static int
@@ -52,9 +64,7 @@ main (int argc, char **argv)
   pthread_mutexattr_init (&attributes);
   pthread_mutexattr_settype (&attributes, kind_of (argv[2]));
   pthread_mutex_init (&mutex, &attributes);
-  pthread_t thread;
-  if (strcmp (argv[3], "multi") == 0
-      && (pipe (forever) != 0 || pthread_create (&thread, NULL, sleeper, NULL) != 0))
+  if (strcmp (argv[3], "multi") == 0 && !start_sleeper ())
     {
       fprintf (stderr, "pairs: cannot start a second thread\n");
       return 1;

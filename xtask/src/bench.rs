@@ -211,7 +211,7 @@ fn drive(
     command
         .arg("--json")
         .arg(record.folder.join(format!("{}.json", bench.name)));
-    command.arg("--lib").arg(lib);
+    command.arg("--lib").arg(lib).arg("--progress");
     record.run(bench.name, &mut command)
 }
 

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::Usage;
+
 pub struct Project {
     pub root: PathBuf,
     pub target: PathBuf,
@@ -57,8 +59,8 @@ impl Project {
             crate::dist::build(self)?;
             return Ok(self.preload());
         };
-        lib.canonicalize()
-            .with_context(|| format!("no library at {}", lib.display()))
+        let missing = |_| Usage(format!("no library at {}", lib.display())).into();
+        lib.canonicalize().map_err(missing)
     }
 
     /// A folder for a chore's own files under the target folder, made if it is missing.

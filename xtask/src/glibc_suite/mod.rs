@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::Usage;
 use crate::project::Project;
 use runner::{Run, Runner};
 use source::Suite;
@@ -143,10 +144,8 @@ fn select(suite: &Suite, only: &[String]) -> Result<Vec<String>> {
         .filter(|name| only.is_empty() || only.iter().any(|part| name.contains(part)))
         .collect();
     if names.is_empty() {
-        bail!(
-            "no test of the suite has a name that contains {}",
-            only.join(" or ")
-        );
+        let parts = only.join(" or ");
+        return Err(Usage(format!("no test of the suite has {parts} in its name")).into());
     }
     let place = |name: &String| {
         LONG.iter()
