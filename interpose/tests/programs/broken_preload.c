@@ -176,7 +176,7 @@ static int take_contended(pthread_mutex_t *m, clockid_t clock, const struct time
     }
     if (IS_BROKEN(BREAK_SPINNER_DUTY)) {
         __atomic_fetch_add(&extra_of(m)->spinners, 1, __ATOMIC_SEQ_CST);
-        for (int i = 0; i < 20000; i++) {
+        for (int i = 0; i < 200000; i++) {
             int free_word = 0;
             if (__atomic_compare_exchange_n(word_of(m), &free_word, 1, 0, __ATOMIC_ACQUIRE,
                                             __ATOMIC_RELAXED)) {
@@ -370,7 +370,7 @@ int pthread_mutex_unlock(pthread_mutex_t *m)
         syscall(SYS_futex, word_of(m), shared ? FUTEX_WAKE : FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, 0,
                 0, 0);
     if (IS_BROKEN(BREAK_LINGER))
-        syscall(SYS_sched_yield);
+        usleep(100);
     if ((IS_BROKEN(BREAK_TOUCH_LATE) && was > 1) || IS_BROKEN(BREAK_LINGER))
         (void)*(volatile int *)word_of(m);
     errno = saved;

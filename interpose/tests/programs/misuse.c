@@ -108,7 +108,8 @@ static void unlocked_under_waiters(struct flavour f)
     for (int i = 0; i < THREADS; i++)
         threads[i] = spawn(wait_once, NULL);
     WAIT_UNTIL(LOAD(waiting) == THREADS && is_contended(M));
-    line("other unlocks", other_does(unlock, M));
+    // From here on the waiters have it, in turn.
+    say("  other unlocks: %s", err(other_does(unlock, M)));
     for (int i = 0; i < THREADS; i++)
         join(threads[i]);
     line("waiters are through", 0);

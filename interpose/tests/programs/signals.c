@@ -6,7 +6,7 @@
 #include "flavours.h"
 #include <signal.h>
 
-enum { WAITERS = 4, SIGNALS = 300 };
+enum { WAITERS = 4, SIGNALS = 200 };
 
 static pthread_mutex_t held, in_handler = PTHREAD_MUTEX_INITIALIZER;
 static int started, acquired, stop;
@@ -57,9 +57,10 @@ static void *disturb(void *unused)
 {
     while (!LOAD(stop)) {
         OK(pthread_mutex_lock(&in_handler));
-        sched_yield();
+        burn(2000);
         OK(pthread_mutex_unlock(&in_handler));
-        burn(200);
+        sched_yield();
+        burn(1000);
     }
     return unused;
 }

@@ -73,6 +73,10 @@ caught! {
     state_lost_before_key_destructors_is_caught: "BREAK_TLS_DESTRUCTOR" by "thread_exit" [];
     eintr_is_caught: "BREAK_EINTR" by "signals" [];
     an_early_timeout_is_caught: "BREAK_EARLY_TIMEOUT" by "signals" [];
+    an_allocation_on_the_slow_path_is_caught: "BREAK_MALLOC" by "no_allocation" [];
+    a_system_call_that_sandboxes_refuse_is_caught: "BREAK_YIELD" by "environment" ["sandbox"];
+    a_wait_that_acts_on_a_cancellation_is_caught: "BREAK_CANCEL" by "cancellation" [];
+    a_write_past_one_of_many_mutexes_is_caught: "BREAK_NEIGHBOUR" by "many" [];
     a_wait_spoilt_by_a_handler_is_caught: "BREAK_HANDLER" by "signals" [];
 }
 

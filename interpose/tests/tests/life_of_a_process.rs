@@ -79,3 +79,8 @@ fn mutexes_work_in_destructors_of_thread_keys() {
 fn signals_neither_end_nor_shorten_a_wait_and_their_handlers_may_lock() {
     both_pass("signals", &[]);
 }
+
+#[test]
+fn cancellation_meets_locked_mutexes_as_posix_has_it() {
+    both_pass("cancellation", &[]);
+}

@@ -71,3 +71,13 @@ fn a_thread_that_is_frozen_when_woken_leaves_nobody_asleep() {
 fn waiters_of_sched_idle_beside_busy_cpus_leave_nobody_asleep() {
     both_pass("starved_waiter", &[]);
 }
+
+#[test]
+fn a_polite_thread_among_greedy_ones_gets_its_turns() {
+    both_pass("no_thread_starves", &[]);
+}
+
+#[test]
+fn thousands_of_threads_and_a_hundred_thousand_mutexes() {
+    both_pass("many", &[]);
+}

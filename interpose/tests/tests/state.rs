@@ -21,3 +21,8 @@ fn static_initialisers_of_every_kind_need_no_init() {
 fn misuse_does_what_it_does_on_glibc_and_harms_no_neighbour() {
     same_transcript("misuse", &[]);
 }
+
+#[test]
+fn robust_and_priority_mutexes_are_glibcs_own() {
+    same_transcript("delegation", &[]);
+}
