@@ -9,7 +9,7 @@
 //! (w) the lock word's protocol, see [`crate::word`]; (h) written by the holder only;
 //! (s) written by waiters with compare-exchange or exchange; (p) a hint, any value is legal.
 
-use crate::sync::{AtomicI32, AtomicU16, AtomicU32};
+use crate::sync::{AtomicU16, AtomicU32, hint};
 
 /// glibc's mutex, with our state in `__list`.
 #[repr(C)]
@@ -18,25 +18,25 @@ pub struct Mutex {
     /// (w) `__lock`.
     pub word: AtomicU32,
     /// (h) `__count`: depth of a recursive mutex.
-    pub count: AtomicU32,
+    pub count: hint::AtomicU32,
     /// (h) `__owner`: thread id of the holder; 0 when free. Others read it only to compare it with their own.
-    pub owner: AtomicI32,
+    pub owner: hint::AtomicI32,
     /// (h) `__nusers`: 1 while held; glibc's destroy looks at it.
-    pub nusers: AtomicU32,
+    pub nusers: hint::AtomicU32,
     /// `__kind`: constant after initialisation.
-    pub kind: AtomicU32,
+    pub kind: hint::AtomicU32,
     /// `__spins` and `__elision`: glibc's, not ours.
-    pub glibc_spins: AtomicU32,
+    pub glibc_spins: hint::AtomicU32,
     /// (h) Acquisitions so far, modulo 2^32; waiters read it to see whether the lock moves. (p)
-    pub seq: AtomicU32,
+    pub seq: hint::AtomicU32,
     /// (h) CPU on which the holder took the lock. (p)
-    pub holder_cpu: AtomicU16,
+    pub holder_cpu: hint::AtomicU16,
     /// (s) How many of our waiters sleep at the gate or are about to; see `autolock_lock::seat`.
     pub parked: AtomicU16,
     /// (s) The attendant's seat, and the gate on which the other waiters sleep; see `autolock_lock::seat`.
     pub seat: AtomicU32,
     /// (p) What the policy learned about this mutex.
-    pub policy: AtomicU32,
+    pub policy: hint::AtomicU32,
 }
 
 #[cfg(not(loom))]
@@ -62,16 +62,16 @@ impl Mutex {
     pub fn new(kind: u32) -> Self {
         Self {
             word: AtomicU32::new(crate::word::UNLOCKED),
-            count: AtomicU32::new(0),
-            owner: AtomicI32::new(0),
-            nusers: AtomicU32::new(0),
-            kind: AtomicU32::new(kind),
-            glibc_spins: AtomicU32::new(0),
-            seq: AtomicU32::new(0),
-            holder_cpu: AtomicU16::new(0),
+            count: hint::AtomicU32::new(0),
+            owner: hint::AtomicI32::new(0),
+            nusers: hint::AtomicU32::new(0),
+            kind: hint::AtomicU32::new(kind),
+            glibc_spins: hint::AtomicU32::new(0),
+            seq: hint::AtomicU32::new(0),
+            holder_cpu: hint::AtomicU16::new(0),
             parked: AtomicU16::new(0),
             seat: AtomicU32::new(0),
-            policy: AtomicU32::new(0),
+            policy: hint::AtomicU32::new(0),
         }
     }
 }

@@ -23,7 +23,7 @@ use autolock_abi::{
 use crate::{
     Mutex,
     platform::{Deadline, Event, Platform, Wait},
-    policy::{self, Advice},
+    policy::{self, Advice, Watch},
     seat,
 };
 
@@ -67,48 +67,44 @@ pub fn lock<P: Platform>(mutex: &Mutex, deadline: Option<&Deadline>) -> bool {
 
 fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
     let mut gate = Backstop::new();
+    let mut seated = seat::claim(mutex, waiter.me);
     loop {
-        if seat::claim(mutex, waiter.me) {
+        if seated {
             match attend::<P>(mutex, waiter) {
                 Attended::Acquired => return true,
                 Attended::TimedOut => return false,
-                Attended::Evicted => {
-                    if core::mem::take(&mut waiter.duty) {
-                        hand_duty_back::<P>(mutex);
-                    }
-                }
+                Attended::Evicted => {}
+            }
+            // The new attendant knows nothing of my duty, and I am going to sleep.
+            if core::mem::take(&mut waiter.duty) {
+                hand_duty_back::<P>(mutex);
             }
         } else if policy::spin_as_newcomer::<P>(mutex, waiter) {
             P::note(Event::Spun, mutex);
             return true;
         }
-        let sleepers = mutex.parked.fetch_add(1, Relaxed);
-        let result = match seat::sleep_on(mutex) {
-            None => Wait::Retry,
-            Some(occupant) => {
-                P::note(Event::Parked, mutex);
-                gate.sleep::<P>(&mutex.seat, occupant, sleepers, mutex, waiter)
-            }
-        };
-        mutex.parked.fetch_sub(1, Relaxed);
-        match result {
-            Wait::Retry => {}
+        seated = match sleep_at_gate::<P>(mutex, waiter, &mut gate) {
             Wait::TimedOut => return false,
-            Wait::Woken => seat::take(mutex, waiter.me),
-        }
-        if result == Wait::Woken {
-            /* attend below */
-            match attend::<P>(mutex, waiter) {
-                Attended::Acquired => return true,
-                Attended::TimedOut => return false,
-                Attended::Evicted => {
-                    if core::mem::take(&mut waiter.duty) {
-                        hand_duty_back::<P>(mutex);
-                    }
-                }
+            Wait::Woken => {
+                seat::take(mutex, waiter.me);
+                true
             }
-        }
+            Wait::Retry => seat::claim(mutex, waiter.me),
+        };
     }
+}
+
+fn sleep_at_gate<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>, backstop: &mut Backstop) -> Wait {
+    let sleepers = mutex.parked.fetch_add(1, Relaxed);
+    let result = match seat::sleep_on(mutex) {
+        None => Wait::Retry,
+        Some(occupant) => {
+            P::note(Event::Parked, mutex);
+            backstop.sleep::<P>(&mutex.seat, occupant, sleepers, mutex, waiter)
+        }
+    };
+    mutex.parked.fetch_sub(1, Relaxed);
+    result
 }
 
 enum Attended {
@@ -119,9 +115,10 @@ enum Attended {
 
 /// Waits in the seat; leaves it in any case.
 fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
-    let mut sleep = Backstop::new();
+    let mut backstop = Backstop::new();
+    let mut watch = Watch::new::<P>(mutex);
     loop {
-        match policy::spin_as_attendant::<P>(mutex, waiter) {
+        match watch.spin::<P>(mutex, waiter) {
             Advice::Acquired => {
                 P::note(Event::Spun, mutex);
                 seat::pass::<P>(mutex, waiter.me);
@@ -138,7 +135,7 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
             continue; // Free: spin once more.
         }
         P::note(Event::Parked, mutex);
-        match sleep.sleep::<P>(&mutex.word, CONTENDED, 0, mutex, waiter) {
+        match backstop.sleep::<P>(&mutex.word, CONTENDED, 0, mutex, waiter) {
             Wait::Woken => waiter.duty = true,
             Wait::Retry => {}
             Wait::TimedOut => {
@@ -150,7 +147,7 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
 }
 
 fn lock_shared<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
-    let mut sleep = Backstop::new();
+    let mut backstop = Backstop::new();
     loop {
         if policy::spin_shared::<P>(mutex, waiter) {
             P::note(Event::Spun, mutex);
@@ -160,7 +157,7 @@ fn lock_shared<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
             continue;
         }
         P::note(Event::Parked, mutex);
-        match sleep.sleep::<P>(&mutex.word, CONTENDED, 0, mutex, waiter) {
+        match backstop.sleep::<P>(&mutex.word, CONTENDED, 0, mutex, waiter) {
             Wait::Woken => waiter.duty = true,
             Wait::Retry => {}
             Wait::TimedOut => return false,

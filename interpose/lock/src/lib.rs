@@ -1,9 +1,9 @@
 //! The autolock algorithm: a mutex on glibc's own lock word that spins while spinning is cheaper than sleeping.
 //!
 //! - [`mutex`]: the fast paths, inlined into the exported functions.
-//! - [`contended`]: the slow path: one attendant spins, everybody else parks, no wake is lost.
+//! - [`contended`]: the slow path: one waiter attends to the word, the others sleep, no wake is lost.
 //! - [`seat`]: who may be the attendant.
-//! - [`policy`]: how long an attendant waits, and whether it lets the holder go on for a slice.
+//! - [`policy`]: how long a waiter spins, and whether it lets the holder go on for a slice; `memory`: what that remembers.
 //! - [`oncpu`]: the seam for knowledge about the holder's CPU.
 //! - [`platform`]: the operating system, one small trait with a fake for tests.
 //!
@@ -12,6 +12,7 @@
 #![cfg_attr(not(loom), no_std)]
 
 pub mod contended;
+mod memory;
 pub mod mutex;
 pub mod oncpu;
 pub mod platform;

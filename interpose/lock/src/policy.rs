@@ -1,12 +1,24 @@
-//! How an attendant waits: how often it looks, when it takes a free mutex, when it gives up.
+//! How long a waiter spins, how often it looks, and when it takes a mutex that it finds free.
+//!
+//! Two ways to share a contended mutex, chosen per mutex by what its attendants measure:
+//!
+//! - *Share*: the attendant looks all the time and takes the mutex as soon as it is free. Right when threads spend longer outside
+//!   the mutex than a hand-over between CPUs takes: both run at once.
+//! - *Streak*: the attendant looks rarely and lets the running threads go on taking the mutex, whose cache lines stay where they
+//!   are, until the mutex is idle or a slice is over. Right when the time outside is shorter than a hand-over: every hand-over would stop both.
+//!   (u-SCL, Patel et al., EuroSys '20, gives each thread such a slice of lock time; here only waiters measure, and only while they wait.)
+//!
+//! May touch: hints in the mutex, the clock. Decides nothing that correctness depends on.
+
 use autolock_abi::{
-    sync::Ordering::{Acquire, Relaxed},
-    word::{ATTENDED, CONTENDED, HUNGRY, UNLOCKED, acquired},
+    Mutex,
+    sync::Ordering::Relaxed,
+    word::{ATTENDED, CONTENDED, HUNGRY, UNLOCKED},
 };
 
 use crate::{
-    Mutex,
     contended::{Waiter, try_acquire},
+    memory::Memory,
     oncpu::{HolderState, OnCpu},
     platform::Platform,
     seat,
@@ -25,16 +37,32 @@ pub(crate) enum Advice {
     TimedOut,
 }
 
-const PATIENCE_NS: u64 = 2_000;
-const LONG_PATIENCE_NS: u64 = 50_000;
-const NEWCOMER_NS: u64 = 4_000;
+/// How long a thread may go on taking the mutex while others wait.
 const SLICE_NS: u64 = 200_000;
-const SHARE_SLICE_NS: u64 = 200_000;
-const POLL_NS: u64 = 2_000;
+/// How often an attendant looks at a mutex in a streak: each look costs the holder a cache miss.
+const STREAK_POLL_NS: u64 = 2_000;
+/// How long a mutex in a streak must be free to count as idle.
+const IDLE_NS: u64 = 300;
+/// A measurement's looks: far enough apart that the holder is not disturbed between two.
 const PROBE_POLL_NS: u64 = 1_200;
-const CONFIRM_NS: u64 = 150;
+const PROBE_POLLS: u32 = if cfg!(loom) { 2 } else { 8 };
+/// The cost of a hand-over between two CPUs, with the cache misses that follow it.
 const HANDOVER_NS: u64 = 290;
+/// How long an attendant spins on a mutex that does not move: about the price of going to sleep and being woken.
+const PATIENCE_NS: u64 = 3_000;
+/// The same on a mutex that moves: its holders run.
+const LONG_PATIENCE_NS: u64 = 50_000;
+/// How long a waiter spins beside an attendant before it goes to the gate.
+const NEWCOMER_NS: u64 = 3_000;
+/// How long an unlocker steps back for a hungry attendant.
+const STEP_BACK_NS: u64 = 1_000;
+/// Looks between two looks at the clock while polling without a pause.
+const POLLS_PER_CLOCK: u32 = if cfg!(loom) { 1 } else { 8 };
 
+/// Looks of a waiter of a process-shared mutex before it sleeps.
+const SHARED_POLLS: u32 = if cfg!(loom) { 1 } else { 30 };
+
+/// Waits `ns` nanoseconds; returns the time.
 fn delay<P: Platform>(ns: u64) -> u64 {
     let start = P::now_ns();
     loop {
@@ -46,14 +74,14 @@ fn delay<P: Platform>(ns: u64) -> u64 {
     }
 }
 
-/// After a release that a hungry attendant asked for.
+/// After a release that a hungry attendant asked for: leaves the mutex alone for a moment.
 pub(crate) fn step_back<P: Platform>() {
-    delay::<P>(1000);
+    delay::<P>(STEP_BACK_NS);
 }
 
-/// Spins a little on a process-shared mutex.
+/// Spins a little on a process-shared mutex. Returns whether it was acquired.
 pub(crate) fn spin_shared<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bool {
-    for _ in 0..30 {
+    for _ in 0..SHARED_POLLS {
         if try_acquire(mutex, waiter.duty) {
             return true;
         }
@@ -62,15 +90,15 @@ pub(crate) fn spin_shared<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bo
     false
 }
 
-/// Spins a little while somebody else attends.
+/// Spins a little while somebody else attends. Returns whether the mutex was acquired.
 pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bool {
-    if mutex.policy.load(Relaxed) & 1 != 0 {
+    if Memory::load(mutex).streak {
         return false;
     }
     let my_cpu = P::cpu();
     let start = P::now_ns();
     loop {
-        for _ in 0..8 {
+        for _ in 0..POLLS_PER_CLOCK {
             if try_acquire(mutex, waiter.duty) {
                 return true;
             }
@@ -84,110 +112,149 @@ pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) 
     }
 }
 
-/// Waits as the attendant.
-pub(crate) fn spin_as_attendant<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Advice {
-    let policy = mutex.policy.load(Relaxed);
-    let streak = policy & 1 != 0;
-    let probe_level = (policy >> 1) & 7;
-    let every = policy >> 4;
-    let mut probing = false;
-    if !streak {
-        if every == 0 {
-            probing = true;
-        } else {
-            mutex.policy.store(policy - 16, Relaxed);
+/// One attendant's time in the seat, sleeps included.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    memory: Memory,
+    probing: bool,
+    start: u64,
+    now: u64,
+    /// When the mutex was last seen to change hands or to be taken again.
+    moved_at: u64,
+    seq_at_start: u32,
+    seq_seen: u32,
+    moved: bool,
+    polls: u32,
+    free_polls: u32,
+}
+
+impl Watch {
+    pub(crate) fn new<P: Platform>(mutex: &Mutex) -> Self {
+        let mut memory = Memory::load(mutex);
+        let probing = memory.probe_is_due();
+        memory.store(mutex);
+        let now = P::now_ns();
+        let seq = mutex.seq.load(Relaxed);
+        Self {
+            memory,
+            probing,
+            start: now,
+            now,
+            moved_at: now,
+            seq_at_start: seq,
+            seq_seen: seq,
+            moved: false,
+            polls: 0,
+            free_polls: 0,
         }
     }
-    let my_cpu = P::cpu();
-    let start = P::now_ns();
-    let mut now = start;
-    let seq0 = mutex.seq.load(Relaxed);
-    let (mut polls, mut free) = (0u64, 0u64);
-    let mut moved_at = start;
-    let mut seq_seen = seq0;
-    let mut moved = false;
-    loop {
-        let v = mutex.word.load(Relaxed);
-        let elapsed = now.wrapping_sub(start);
-        polls += 1;
-        if v == UNLOCKED {
-            free += 1;
-            let mut take = true;
-            if probing && polls < 8 {
-                take = false;
-            } else if streak && elapsed < SLICE_NS {
-                let q = mutex.seq.load(Relaxed);
-                delay::<P>(CONFIRM_NS);
-                if mutex.word.load(Relaxed) != UNLOCKED || mutex.seq.load(Relaxed) != q {
-                    take = false;
+
+    /// Spins until the mutex is mine, or something else is better.
+    pub(crate) fn spin<P: Platform>(&mut self, mutex: &Mutex, waiter: &mut Waiter<'_>) -> Advice {
+        let my_cpu = P::cpu();
+        self.moved_at = self.now;
+        loop {
+            self.polls += 1;
+            let patient = self.probing && self.polls < PROBE_POLLS
+                || self.memory.streak && self.now.wrapping_sub(self.start) < SLICE_NS;
+            let word = mutex.word.load(Relaxed);
+            if word == UNLOCKED {
+                self.free_polls += 1;
+                if (!patient || self.is_idle::<P>(mutex)) && try_acquire(mutex, waiter.duty) {
+                    self.learn(mutex);
+                    return Advice::Acquired;
+                }
+            } else {
+                self.mark(mutex, word, waiter);
+                if let Some(advice) = self.give_up::<P>(mutex, waiter, my_cpu) {
+                    return advice;
                 }
             }
-            if take {
-                if mutex
-                    .word
-                    .compare_exchange(UNLOCKED, acquired(waiter.duty), Acquire, Relaxed)
-                    .is_ok()
-                {
-                    break;
+            if patient {
+                self.now = delay::<P>(if self.probing {
+                    PROBE_POLL_NS
+                } else {
+                    STREAK_POLL_NS
+                });
+            } else {
+                P::pause();
+                if self.polls % POLLS_PER_CLOCK == 0 {
+                    self.now = P::now_ns();
                 }
-                continue;
-            }
-        } else if v == CONTENDED {
-            if mutex
-                .word
-                .compare_exchange(CONTENDED, ATTENDED, Relaxed, Relaxed)
-                .is_ok()
-            {
-                waiter.duty = true;
-            }
-        } else if v != HUNGRY && elapsed > SLICE_NS + 3_000 && moved {
-            _ = mutex.word.compare_exchange(v, HUNGRY, Relaxed, Relaxed);
-        }
-        if !seat::is_mine(mutex, waiter.me) {
-            return Advice::Evicted;
-        }
-        let q = mutex.seq.load(Relaxed);
-        if q != seq_seen {
-            seq_seen = q;
-            moved_at = now;
-            moved = true;
-        }
-        if polls % 8 == 0 || streak || probing {
-            if P::OnCpu::holder(mutex, my_cpu) == HolderState::NotRunning {
-                return Advice::Sleep;
-            }
-            if now.wrapping_sub(moved_at) > (if moved { LONG_PATIENCE_NS } else { PATIENCE_NS }) {
-                return Advice::Sleep;
-            }
-            if let Some(d) = waiter.deadline
-                && P::expired(d)
-            {
-                return Advice::TimedOut;
-            }
-        }
-        if probing {
-            now = delay::<P>(PROBE_POLL_NS);
-        } else if streak && elapsed < SLICE_NS {
-            now = delay::<P>(POLL_NS);
-        } else {
-            P::pause();
-            if polls % 8 == 7 {
-                now = P::now_ns();
             }
         }
     }
-    if probing || (streak && polls > 4) {
-        let el = now.wrapping_sub(start);
-        let ds = u64::from(mutex.seq.load(Relaxed).wrapping_sub(seq0));
-        // gap = period * share of polls that saw it free
-        let m = ds > 4 && el * free < HANDOVER_NS * ds * polls;
-        let p = if m {
-            1
-        } else {
-            let pr = if probe_level < 5 { probe_level + 1 } else { 5 };
-            (pr << 1) | ((256u32 << pr) << 4)
+
+    /// Whether a mutex that was seen free stays so: nobody is in a streak.
+    fn is_idle<P: Platform>(&self, mutex: &Mutex) -> bool {
+        let seq = mutex.seq.load(Relaxed);
+        delay::<P>(IDLE_NS);
+        mutex.word.load(Relaxed) == UNLOCKED && mutex.seq.load(Relaxed) == seq
+    }
+
+    /// Takes the duty to wake over from a holder, and asks a holder to step back once the slice is over.
+    fn mark(&self, mutex: &Mutex, word: u32, waiter: &mut Waiter<'_>) {
+        let hungry = self.moved && self.now.wrapping_sub(self.start) > SLICE_NS + STREAK_POLL_NS;
+        let mark = match (word, hungry) {
+            (HUNGRY, _) | (_, false) if word != CONTENDED => return,
+            (_, true) => HUNGRY,
+            (_, false) => ATTENDED,
         };
-        mutex.policy.store(p, Relaxed);
+        // Relaxed: the mark carries no data; the holder's exchange returns it.
+        if mutex
+            .word
+            .compare_exchange(word, mark, Relaxed, Relaxed)
+            .is_ok()
+            && word == CONTENDED
+        {
+            waiter.duty = true;
+        }
     }
-    Advice::Acquired
+
+    /// Why it would be better to stop spinning on a held mutex.
+    fn give_up<P: Platform>(
+        &mut self,
+        mutex: &Mutex,
+        waiter: &Waiter<'_>,
+        my_cpu: u16,
+    ) -> Option<Advice> {
+        if !seat::is_mine(mutex, waiter.me) {
+            return Some(Advice::Evicted);
+        }
+        let seq = mutex.seq.load(Relaxed);
+        if seq != self.seq_seen {
+            self.seq_seen = seq;
+            self.moved_at = self.now;
+            self.moved = true;
+        }
+        if waiter.deadline.is_some_and(|deadline| P::expired(deadline)) {
+            return Some(Advice::TimedOut);
+        }
+        let patience = if self.moved {
+            LONG_PATIENCE_NS
+        } else {
+            PATIENCE_NS
+        };
+        if P::OnCpu::holder(mutex, my_cpu) == HolderState::NotRunning
+            || self.now.wrapping_sub(self.moved_at) > patience
+        {
+            return Some(Advice::Sleep);
+        }
+        None
+    }
+
+    /// Remembers what this watch has seen: how long the mutex was free between two acquisitions.
+    fn learn(&mut self, mutex: &Mutex) {
+        if !self.probing && (!self.memory.streak || self.polls < 5) {
+            return;
+        }
+        let elapsed = self.now.wrapping_sub(self.start);
+        let acquisitions = u64::from(self.seq_seen.wrapping_sub(self.seq_at_start));
+        // gap = elapsed / acquisitions * share of the polls that saw the mutex free
+        let streak = acquisitions > 4
+            && elapsed * u64::from(self.free_polls)
+                < HANDOVER_NS * acquisitions * u64::from(self.polls);
+        self.memory.learned(streak);
+        self.memory.store(mutex);
+    }
 }

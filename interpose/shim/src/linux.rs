@@ -175,7 +175,15 @@ impl Platform for Linux {
 
     fn wake_one(word: *const AtomicU32, shared: bool) -> bool {
         // SAFETY: a wake uses the address as a key only; a mapping that is gone gives EFAULT or wakes nobody.
-        unsafe { futex(word, libc::FUTEX_WAKE | private(shared), 1, core::ptr::null(), 0) > 0 }
+        unsafe {
+            futex(
+                word,
+                libc::FUTEX_WAKE | private(shared),
+                1,
+                core::ptr::null(),
+                0,
+            ) > 0
+        }
     }
 
     #[inline]

@@ -1,0 +1,486 @@
+//! Model check of the lock word, the seat and the gate: every interleaving (up to a bound on preemptions) of small programs, under
+//! the C11 memory model, with a futex that has no time-outs, so that a lost wake-up is a deadlock and loom reports it.
+//!
+//! Run: `RUSTFLAGS="--cfg loom" cargo test --release -p autolock-lock --test loom_mutex`
+//!
+//! glibc's own callers are actors here: [`glibc::lock`] and [`glibc::unlock`] do to the word what `pthread_cond_wait` does inside libc.
+//! The last tests break the protocol and must deadlock or corrupt: they prove that the model can fail.
+#![cfg(loom)]
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::{
+    Mutex as StdMutex,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use autolock_abi::{
+    Mutex,
+    sync::{AtomicU32, Ordering::SeqCst},
+    word,
+};
+use autolock_lock::{
+    mutex,
+    oncpu::{HolderState, OnCpu},
+    platform::{Deadline, Event, Platform, Wait},
+};
+use loom::{cell::UnsafeCell, sync::Arc, thread};
+
+struct Sleeper {
+    address: usize,
+    id: i32,
+    thread: thread::Thread,
+    woken: std::sync::Arc<AtomicBool>,
+}
+
+impl Sleeper {
+    fn wake(self) {
+        self.woken.store(true, Relaxed);
+        self.thread.unpark();
+    }
+}
+
+/// The kernel: futex queues, thread ids, one clock.
+///
+/// loom switches threads at its own operations only, so what stands between two of them is atomic; the locks here are never waited for.
+#[derive(Default)]
+struct Kernel {
+    queue: StdMutex<VecDeque<Sleeper>>,
+    timed_out: StdMutex<Vec<i32>>,
+    /// Addresses of lock words, so that a fault can tell them from gates.
+    words: StdMutex<Vec<usize>>,
+    threads: StdMutex<i32>,
+    time_is_up: AtomicBool,
+    drop_word_wakes: AtomicBool,
+    drop_gate_wakes: AtomicBool,
+}
+
+impl Kernel {
+    /// Takes the first sleeper that fits out of the queue.
+    fn dequeue(&self, fits: impl Fn(&Sleeper) -> bool) -> Option<Sleeper> {
+        let mut queue = self.queue.lock().expect("not poisoned");
+        let at = queue.iter().position(fits)?;
+        queue.remove(at)
+    }
+}
+
+loom::lazy_static! {
+    static ref KERNEL: Kernel = Kernel::default();
+}
+
+loom::thread_local! {
+    static ID: Cell<i32> = Cell::new(0);
+    static CLOCK: Cell<u64> = Cell::new(0);
+}
+
+struct Nothing;
+
+impl OnCpu for Nothing {
+    fn holder(_: &Mutex, _: u16) -> HolderState {
+        HolderState::Unknown
+    }
+}
+
+struct Model;
+
+impl Platform for Model {
+    type OnCpu = Nothing;
+
+    fn tid() -> i32 {
+        ID.with(|id| {
+            if id.get() == 0 {
+                let mut threads = KERNEL.threads.lock().expect("not poisoned");
+                *threads += 1;
+                id.set(*threads);
+            }
+            id.get()
+        })
+    }
+
+    fn cpu() -> u16 {
+        0
+    }
+
+    fn single_threaded() -> bool {
+        false
+    }
+
+    /// Every look at the clock finds the patience of any spinner exhausted.
+    fn now_ns() -> u64 {
+        CLOCK.with(|clock| {
+            clock.set(clock.get() + 1_000_000_000);
+            clock.get()
+        })
+    }
+
+    fn expired(_: &Deadline) -> bool {
+        KERNEL.time_is_up.load(Relaxed)
+    }
+
+    /// Not a yield: loom would let the holder finish first, and no waiter would ever sleep. The clock bounds every spin.
+    fn pause() {}
+
+    fn wait(word: &AtomicU32, expected: u32, _: bool, _: u64, deadline: Option<&Deadline>) -> Wait {
+        let me = Self::tid();
+        // A read-modify-write: the kernel's comparison sees the newest value. No loom operation between it and the queue.
+        if word.fetch_or(0, SeqCst) != expected {
+            thread::yield_now(); // Without progress elsewhere the next try will fail as well.
+            return Wait::Retry;
+        }
+        if deadline.is_some() && KERNEL.time_is_up.load(Relaxed) {
+            return Wait::TimedOut;
+        }
+        let woken = std::sync::Arc::new(AtomicBool::new(false));
+        KERNEL
+            .queue
+            .lock()
+            .expect("not poisoned")
+            .push_back(Sleeper {
+                address: std::ptr::from_ref(word).addr(),
+                id: me,
+                thread: thread::current(),
+                woken: woken.clone(),
+            });
+        while !woken.load(Relaxed) {
+            thread::park();
+        }
+        let mut timed_out = KERNEL.timed_out.lock().expect("not poisoned");
+        if let Some(at) = timed_out.iter().position(|id| *id == me) {
+            timed_out.remove(at);
+            return Wait::TimedOut;
+        }
+        Wait::Woken
+    }
+
+    fn wake_one(word: *const AtomicU32, _: bool) -> bool {
+        let address = word.addr();
+        let is_word = KERNEL
+            .words
+            .lock()
+            .expect("not poisoned")
+            .contains(&address);
+        if if is_word {
+            &KERNEL.drop_word_wakes
+        } else {
+            &KERNEL.drop_gate_wakes
+        }
+        .load(Relaxed)
+        {
+            return true;
+        }
+        let Some(sleeper) = KERNEL.dequeue(|sleeper| sleeper.address == address) else {
+            return false;
+        };
+        sleeper.wake();
+        true
+    }
+
+    fn note_wake() {}
+    fn note(_: Event, _: &Mutex) {}
+}
+
+/// The clock reaches every deadline; the sleep of thread `timed` ends, if it sleeps.
+fn time_passes(timed: i32) {
+    KERNEL.time_is_up.store(true, Relaxed);
+    if let Some(sleeper) = KERNEL.dequeue(|sleeper| sleeper.id == timed) {
+        KERNEL.timed_out.lock().expect("not poisoned").push(timed);
+        sleeper.wake();
+    }
+}
+
+/// glibc's callers of the same word: `lll_lock` with the value 2, as `pthread_cond_wait`'s re-acquisition does, and `lll_unlock`.
+mod glibc {
+    use super::*;
+
+    pub fn lock(mutex: &Mutex) {
+        while mutex.word.swap(word::CONTENDED, SeqCst) != word::UNLOCKED {
+            let _ = Model::wait(&mutex.word, word::CONTENDED, false, 0, None);
+        }
+    }
+
+    pub fn unlock(mutex: &Mutex) {
+        let old = mutex.word.swap(word::UNLOCKED, SeqCst);
+        if word::glibc_unlock_wakes(old) {
+            Model::wake_one(&raw const mutex.word, false);
+        }
+    }
+}
+
+/// A mutex and the data that it protects; loom reports two threads in the cell at once.
+struct Shared {
+    mutex: Mutex,
+    data: UnsafeCell<u32>,
+}
+
+// SAFETY: the data is touched under the mutex alone, which is what the model checks.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    fn new(kind: u32) -> Arc<Self> {
+        let shared = Arc::new(Self {
+            mutex: Mutex::new(kind),
+            data: UnsafeCell::new(0),
+        });
+        KERNEL
+            .words
+            .lock()
+            .expect("not poisoned")
+            .push((&raw const shared.mutex.word).addr());
+        shared
+    }
+
+    fn kind(&self) -> u32 {
+        self.mutex.kind.load(SeqCst)
+    }
+
+    fn touch(&self) {
+        self.data.with_mut(|data| {
+            // SAFETY: the caller holds the mutex.
+            unsafe { *data += 1 }
+        });
+    }
+
+    fn ours(&self) {
+        mutex::lock::<Model>(&self.mutex, self.kind());
+        self.touch();
+        mutex::unlock::<Model>(&self.mutex, self.kind());
+    }
+
+    fn glibcs(&self) {
+        glibc::lock(&self.mutex);
+        self.touch();
+        glibc::unlock(&self.mutex);
+    }
+}
+
+fn check(preemptions: usize, program: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 20_000;
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = count.clone();
+    builder.check(move || {
+        counted.fetch_add(1, Relaxed);
+        program();
+    });
+    println!("{} executions", count.load(Relaxed));
+}
+
+/// Runs the actors beside each other and looks at what is left.
+fn run(shared: &Arc<Shared>, actors: Vec<fn(&Shared)>) {
+    let expected = u32::try_from(actors.len()).expect("a few");
+    let threads: Vec<_> = actors
+        .into_iter()
+        .map(|actor| {
+            let shared = shared.clone();
+            thread::spawn(move || actor(&shared))
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("an actor");
+    }
+    assert_eq!(shared.mutex.word.load(SeqCst), word::UNLOCKED);
+    assert_eq!(
+        shared.mutex.seat.load(SeqCst),
+        0,
+        "the seat is vacant when all have left"
+    );
+    assert_eq!(shared.mutex.parked.load(SeqCst), 0);
+    shared.data.with(|data| {
+        // SAFETY: all actors have ended.
+        assert_eq!(unsafe { *data }, expected);
+    });
+}
+
+const PRIVATE: u32 = 0;
+const SHARED: u32 = autolock_abi::kind::SHARED;
+
+#[test]
+fn two_lockers() {
+    check(5, || {
+        run(&Shared::new(PRIVATE), vec![Shared::ours, Shared::ours])
+    });
+}
+
+#[test]
+fn three_lockers_one_at_the_gate() {
+    check(3, || {
+        run(
+            &Shared::new(PRIVATE),
+            vec![Shared::ours, Shared::ours, Shared::ours],
+        )
+    });
+}
+
+#[test]
+fn process_shared_lockers() {
+    check(3, || {
+        run(
+            &Shared::new(SHARED),
+            vec![Shared::ours, Shared::ours, Shared::ours],
+        )
+    });
+}
+
+#[test]
+fn beside_glibcs_own_lockers() {
+    check(3, || {
+        run(
+            &Shared::new(PRIVATE),
+            vec![Shared::ours, Shared::glibcs, Shared::ours],
+        )
+    });
+}
+
+#[test]
+fn beside_two_of_glibcs_own_lockers() {
+    check(3, || {
+        run(
+            &Shared::new(PRIVATE),
+            vec![Shared::glibcs, Shared::ours, Shared::glibcs],
+        )
+    });
+}
+
+/// `pthread_cond_wait` on stock glibc: our lock, glibc's release inside the wait, glibc's re-acquisition, our unlock.
+#[test]
+fn condition_variable_wait() {
+    check(3, || {
+        let shared = Shared::new(PRIVATE);
+        let waiting = shared.clone();
+        let waiter = thread::spawn(move || {
+            mutex::lock::<Model>(&waiting.mutex, PRIVATE);
+            waiting.touch();
+            glibc::unlock(&waiting.mutex);
+            glibc::lock(&waiting.mutex);
+            waiting.touch();
+            mutex::unlock::<Model>(&waiting.mutex, PRIVATE);
+        });
+        let other = shared.clone();
+        let locker = thread::spawn(move || other.ours());
+        shared.ours();
+        waiter.join().expect("the waiter");
+        locker.join().expect("the locker");
+        assert_eq!(shared.mutex.word.load(SeqCst), word::UNLOCKED);
+    });
+}
+
+/// The thread id of the waiter whose time passes.
+const TIMED: i32 = 100;
+
+/// A timed waiter that gives up, at any moment, takes nobody's wake-up with it.
+#[test]
+fn timed_waiter_gives_up() {
+    for kind in [PRIVATE, SHARED] {
+        check(3, move || {
+            let shared = Shared::new(kind);
+            mutex::lock::<Model>(&shared.mutex, kind);
+            let timed = shared.clone();
+            let waiter = thread::spawn(move || {
+                let deadline = Deadline {
+                    realtime: false,
+                    sec: 0,
+                    nsec: 0,
+                };
+                ID.with(|id| id.set(TIMED));
+                if mutex::lock_until::<Model>(&timed.mutex, kind, &deadline) {
+                    mutex::unlock::<Model>(&timed.mutex, kind);
+                }
+            });
+            let patient = shared.clone();
+            let locker = thread::spawn(move || patient.ours());
+            time_passes(TIMED);
+            mutex::unlock::<Model>(&shared.mutex, kind);
+            waiter.join().expect("the timed waiter");
+            locker.join().expect("the patient waiter");
+            assert_eq!(shared.mutex.word.load(SeqCst), word::UNLOCKED);
+        });
+    }
+}
+
+#[test]
+fn trylock_beside_lockers() {
+    check(3, || {
+        let shared = Shared::new(PRIVATE);
+        let trying = shared.clone();
+        let tryer = thread::spawn(move || {
+            if mutex::try_lock::<Model>(&trying.mutex, PRIVATE) {
+                trying.touch();
+                mutex::unlock::<Model>(&trying.mutex, PRIVATE);
+            }
+        });
+        let other = shared.clone();
+        let locker = thread::spawn(move || other.ours());
+        shared.ours();
+        tryer.join().expect("the tryer");
+        locker.join().expect("the locker");
+        assert_eq!(shared.mutex.word.load(SeqCst), word::UNLOCKED);
+    });
+}
+
+/// The broken variants. loom aborts the process when it finds a deadlock, so each runs in a process of its own.
+const BROKEN: &[(&str, &str, fn())] = &[
+    ("a wake on the word is dropped", "deadlock", || {
+        check(3, || {
+            KERNEL.drop_word_wakes.store(true, Relaxed);
+            run(&Shared::new(PRIVATE), vec![Shared::ours, Shared::ours]);
+        });
+    }),
+    ("a wake at the gate is dropped", "deadlock", || {
+        check(3, || {
+            KERNEL.drop_gate_wakes.store(true, Relaxed);
+            run(
+                &Shared::new(PRIVATE),
+                vec![Shared::ours, Shared::ours, Shared::ours],
+            );
+        });
+    }),
+    ("an unlock forgets the waiters", "deadlock", || {
+        fn forgetful(shared: &Shared) {
+            mutex::lock::<Model>(&shared.mutex, PRIVATE);
+            shared.touch();
+            shared.mutex.word.store(word::UNLOCKED, SeqCst);
+        }
+        check(3, || {
+            run(&Shared::new(PRIVATE), vec![forgetful, Shared::ours])
+        });
+    }),
+    ("a locker does not lock", "Causality violation", || {
+        check(3, || {
+            run(&Shared::new(PRIVATE), vec![Shared::touch, Shared::ours])
+        });
+    }),
+];
+
+const CHILD: &str = "LOOM_MUTEX_BROKEN";
+
+#[test]
+fn the_model_notices_broken_variants() {
+    if let Ok(name) = std::env::var(CHILD) {
+        let (_, _, variant) = BROKEN
+            .iter()
+            .find(|(known, ..)| *known == name)
+            .expect("a known variant");
+        variant();
+        return;
+    }
+    for (name, complaint, _) in BROKEN {
+        let child = std::process::Command::new(std::env::current_exe().expect("this test's path"))
+            .args([
+                "--exact",
+                "the_model_notices_broken_variants",
+                "--nocapture",
+            ])
+            .env(CHILD, name)
+            .output()
+            .expect("this test starts");
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(!child.status.success(), "not noticed: {name}");
+        assert!(
+            said.contains(complaint),
+            "{name}: no '{complaint}' in: {said}"
+        );
+    }
+}
