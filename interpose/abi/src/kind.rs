@@ -46,6 +46,21 @@ pub const fn dispatch(kind: u32) -> Dispatch {
     }
 }
 
+/// Whether the kind is RECURSIVE or ERRORCHECK: handled by us, and its calls look at the owner.
+#[inline]
+#[must_use]
+pub const fn checks_owner(kind: u32) -> bool {
+    let basic = kind & TYPE_MASK;
+    basic == RECURSIVE || basic == ERRORCHECK
+}
+
+/// `__count` after the first acquisition of a kind that checks its owner: 1 for RECURSIVE, 0 for ERRORCHECK.
+#[inline]
+#[must_use]
+pub const fn first_count(kind: u32) -> u32 {
+    kind & 1 // RECURSIVE is 1, ERRORCHECK 2.
+}
+
 /// Whether threads of other processes may use the mutex.
 #[inline]
 #[must_use]
@@ -68,6 +83,16 @@ mod tests {
                 assert_eq!(dispatch(special | basic), Dispatch::Delegate);
             }
         }
+    }
+
+    #[test]
+    fn only_recursive_mutexes_count() {
+        assert_eq!(first_count(RECURSIVE | SHARED), 1);
+        assert_eq!(first_count(ERRORCHECK | SHARED), 0);
+        assert!(checks_owner(RECURSIVE) && checks_owner(ERRORCHECK | SHARED));
+        assert!(
+            !checks_owner(NORMAL) && !checks_owner(ADAPTIVE) && !checks_owner(ROBUST | RECURSIVE)
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
 /// Takes the word from 0 to 1.
 #[inline]
 #[must_use]
-pub fn try_acquire<P: Platform>(mutex: &Mutex, shared: bool) -> bool {
+fn try_acquire<P: Platform>(mutex: &Mutex, shared: bool) -> bool {
     if !shared && P::single_threaded() && mutex.word.load(Relaxed) == UNLOCKED {
         // No other thread exists and no other process may look: a plain store will do, as in glibc.
         mutex.word.store(LOCKED, Relaxed);
@@ -39,8 +39,8 @@ pub fn try_acquire<P: Platform>(mutex: &Mutex, shared: bool) -> bool {
 
 /// Writes down the holder, as glibc does, and what waiters may want to know of it.
 #[inline]
-pub fn record_holder<P: Platform>(mutex: &Mutex, tid: i32) {
-    mutex.owner.store(tid, Relaxed);
+fn record_holder<P: Platform>(mutex: &Mutex) {
+    mutex.owner.store(P::tid_or_zero(), Relaxed);
     mutex
         .nusers
         .store(mutex.nusers.load(Relaxed).wrapping_add(1), Relaxed);
@@ -53,10 +53,19 @@ pub fn record_holder<P: Platform>(mutex: &Mutex, tid: i32) {
 /// Acquires a mutex of any handled kind; ownership checks are the caller's.
 #[inline]
 pub fn lock<P: Platform>(mutex: &Mutex, kind: u32) {
-    if !try_acquire::<P>(mutex, kind::is_shared(kind)) {
-        contended::lock::<P>(mutex, None);
+    if try_acquire::<P>(mutex, kind::is_shared(kind)) {
+        record_holder::<P>(mutex);
+    } else {
+        lock_contended::<P>(mutex);
     }
-    record_holder::<P>(mutex, P::tid());
+}
+
+/// Out of line with its record, so that the fast path needs no stack frame.
+#[cold]
+#[inline(never)]
+fn lock_contended<P: Platform>(mutex: &Mutex) {
+    contended::lock::<P>(mutex, None);
+    record_holder::<P>(mutex);
 }
 
 /// Acquires, or gives up at `deadline`; returns whether the mutex is held.
@@ -66,7 +75,7 @@ pub fn lock_until<P: Platform>(mutex: &Mutex, kind: u32, deadline: &Deadline) ->
     let held = try_acquire::<P>(mutex, kind::is_shared(kind))
         || contended::lock::<P>(mutex, Some(deadline));
     if held {
-        record_holder::<P>(mutex, P::tid());
+        record_holder::<P>(mutex);
     }
     held
 }
@@ -77,7 +86,7 @@ pub fn lock_until<P: Platform>(mutex: &Mutex, kind: u32, deadline: &Deadline) ->
 pub fn try_lock<P: Platform>(mutex: &Mutex, kind: u32) -> bool {
     let held = try_acquire::<P>(mutex, kind::is_shared(kind));
     if held {
-        record_holder::<P>(mutex, P::tid());
+        record_holder::<P>(mutex);
     }
     held
 }

@@ -50,6 +50,9 @@ pub trait Platform {
     /// The calling thread's id, as glibc writes it into `__owner`.
     fn tid() -> i32;
 
+    /// The same, or 0 in a thread that has not called [`Platform::tid`] yet, if that is cheaper.
+    fn tid_or_zero() -> i32;
+
     /// The CPU that the calling thread runs on, as a hint; any value where it is unknown.
     fn cpu() -> u16;
 

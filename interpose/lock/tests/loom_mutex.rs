@@ -97,6 +97,10 @@ impl Platform for Model {
         })
     }
 
+    fn tid_or_zero() -> i32 {
+        Self::tid()
+    }
+
     fn cpu() -> u16 {
         0
     }

@@ -96,6 +96,11 @@ impl Platform for Linux {
     }
 
     #[inline]
+    fn tid_or_zero() -> i32 {
+        tcb::tid_or_zero()
+    }
+
+    #[inline]
     fn cpu() -> u16 {
         tcb::cpu()
     }

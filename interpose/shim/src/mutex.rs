@@ -8,6 +8,7 @@ use autolock_abi::{
     Mutex,
     kind::{self, Dispatch},
     sync::Ordering::Relaxed,
+    word,
 };
 use autolock_lock::{
     mutex,
@@ -36,30 +37,17 @@ macro_rules! delegate {
     }};
 }
 
+/// The way back from [`mirror`], for glibc.
+fn mirrored(mutex: &Mutex) -> *mut pthread_mutex_t {
+    core::ptr::from_ref(mutex).cast_mut().cast()
+}
+
 /// # Safety
 /// - `mutex` points to a `pthread_mutex_t` that stays mapped while the reference is used.
 #[inline]
 unsafe fn mirror<'a>(mutex: *mut pthread_mutex_t) -> &'a Mutex {
     // SAFETY: same size and layout (asserted in `autolock_abi`), and all fields are atomics, so sharing is sound.
     unsafe { &*mutex.cast::<Mutex>() }
-}
-
-/// The owner's second acquisition of a recursive mutex; `None` if the caller is not the owner.
-#[inline]
-fn relock(mutex: &Mutex) -> Option<c_int> {
-    if mutex.owner.load(Relaxed) != Linux::tid() {
-        return None;
-    }
-    let Some(depth) = mutex.count.load(Relaxed).checked_add(1) else {
-        return Some(EAGAIN);
-    };
-    mutex.count.store(depth, Relaxed);
-    Some(0)
-}
-
-#[inline]
-fn is_mine(mutex: &Mutex) -> bool {
-    mutex.owner.load(Relaxed) == Linux::tid()
 }
 
 /// `pthread_mutex_lock`: 0, `EDEADLK`, `EAGAIN`, or what glibc says of a delegated kind.
@@ -75,27 +63,70 @@ pub unsafe fn lock(mutex: *mut pthread_mutex_t) -> c_int {
         mutex::lock::<Linux>(mirror, kind);
         return 0;
     }
-    lock_kind(mutex, mirror, kind)
+    lock_kind(mirror, kind)
 }
 
+// Below, what is not on the most frequent path is out of line, and nothing on it calls anything else than in tail position: the paths need no stack frame.
+
 #[inline(never)]
-fn lock_kind(mutex: *mut pthread_mutex_t, mirror: &Mutex, kind: u32) -> c_int {
-    match kind::dispatch(kind) {
-        Dispatch::Plain => {}
-        Dispatch::Recursive => {
-            if let Some(result) = relock(mirror) {
-                return result;
-            }
-            mutex::lock::<Linux>(mirror, kind);
-            mirror.count.store(1, Relaxed);
-            return 0;
-        }
-        Dispatch::ErrorCheck if is_mine(mirror) => return EDEADLK,
-        Dispatch::ErrorCheck => {}
-        Dispatch::Delegate => return delegate!(LOCK, fn(*mut pthread_mutex_t), mutex),
+fn lock_kind(mirror: &Mutex, kind: u32) -> c_int {
+    if kind & kind::TYPE_MASK == kind::ADAPTIVE {
+        mutex::lock::<Linux>(mirror, kind);
+        return 0;
     }
-    mutex::lock::<Linux>(mirror, kind);
+    if !kind::checks_owner(kind) {
+        return lock_delegated(mirror);
+    }
+    let me = Linux::tid_or_zero();
+    if me <= 0 {
+        return learn_tid(mirror, kind, lock_kind);
+    }
+    if mirror.owner.load(Relaxed) == me {
+        return lock_again(mirror, kind);
+    }
+    if !mutex::try_lock::<Linux>(mirror, kind) {
+        return lock_owned_contended(mirror, kind);
+    }
+    mirror.count.store(kind::first_count(kind), Relaxed);
     0
+}
+
+#[cold]
+#[inline(never)]
+fn lock_owned_contended(mirror: &Mutex, kind: u32) -> c_int {
+    mutex::lock::<Linux>(mirror, kind);
+    mirror.count.store(kind::first_count(kind), Relaxed);
+    0
+}
+
+/// The owner's second acquisition.
+fn lock_again(mirror: &Mutex, kind: u32) -> c_int {
+    if kind::dispatch(kind) == Dispatch::ErrorCheck {
+        return EDEADLK;
+    }
+    relock(mirror)
+}
+
+fn relock(mirror: &Mutex) -> c_int {
+    let Some(depth) = mirror.count.load(Relaxed).checked_add(1) else {
+        return EAGAIN;
+    };
+    mirror.count.store(depth, Relaxed);
+    0
+}
+
+/// Where glibc's place of the thread id is unknown, a thread's first call asks the kernel.
+#[cold]
+#[inline(never)]
+fn learn_tid(mirror: &Mutex, kind: u32, again: fn(&Mutex, u32) -> c_int) -> c_int {
+    let _ = Linux::tid();
+    again(mirror, kind)
+}
+
+#[cold]
+#[inline(never)]
+fn lock_delegated(mirror: &Mutex) -> c_int {
+    delegate!(LOCK, fn(*mut pthread_mutex_t), mirrored(mirror))
 }
 
 /// `pthread_mutex_trylock`: 0, `EBUSY`, `EAGAIN`, or what glibc says of a delegated kind.
@@ -107,23 +138,42 @@ pub unsafe fn trylock(mutex: *mut pthread_mutex_t) -> c_int {
     // SAFETY: the caller's contract.
     let mirror = unsafe { mirror(mutex) };
     let kind = mirror.kind.load(Relaxed);
-    let dispatch = kind::dispatch(kind);
-    match dispatch {
-        Dispatch::Delegate => return delegate!(TRYLOCK, fn(*mut pthread_mutex_t), mutex),
-        Dispatch::Recursive => {
-            if let Some(result) = relock(mirror) {
-                return result;
-            }
+    if kind & kind::TYPE_MASK == kind::NORMAL {
+        return if mutex::try_lock::<Linux>(mirror, kind) {
+            0
+        } else {
+            EBUSY
+        };
+    }
+    trylock_kind(mirror, kind)
+}
+
+#[inline(never)]
+fn trylock_kind(mirror: &Mutex, kind: u32) -> c_int {
+    if kind::dispatch(kind) == Dispatch::Recursive {
+        let me = Linux::tid_or_zero();
+        if me <= 0 {
+            return learn_tid(mirror, kind, trylock_kind);
         }
-        Dispatch::Plain | Dispatch::ErrorCheck => {}
+        if mirror.owner.load(Relaxed) == me {
+            return relock(mirror);
+        }
+    } else if kind::dispatch(kind) == Dispatch::Delegate {
+        return trylock_delegated(mirror);
     }
     if !mutex::try_lock::<Linux>(mirror, kind) {
         return EBUSY;
     }
-    if dispatch == Dispatch::Recursive {
+    if kind::dispatch(kind) == Dispatch::Recursive {
         mirror.count.store(1, Relaxed);
     }
     0
+}
+
+#[cold]
+#[inline(never)]
+fn trylock_delegated(mirror: &Mutex) -> c_int {
+    delegate!(TRYLOCK, fn(*mut pthread_mutex_t), mirrored(mirror))
 }
 
 /// `pthread_mutex_timedlock`: like [`clocklock`] on `CLOCK_REALTIME`.
@@ -182,12 +232,11 @@ pub unsafe fn clocklock(
 unsafe fn lock_until(mirror: &Mutex, kind: u32, realtime: bool, until: *const timespec) -> c_int {
     let dispatch = kind::dispatch(kind);
     match dispatch {
-        Dispatch::Recursive => {
-            if let Some(result) = relock(mirror) {
-                return result;
-            }
+        Dispatch::Recursive | Dispatch::ErrorCheck
+            if mirror.owner.load(Relaxed) == Linux::tid() =>
+        {
+            return lock_again(mirror, kind);
         }
-        Dispatch::ErrorCheck if is_mine(mirror) => return EDEADLK,
         _ => {}
     }
     if !mutex::try_lock::<Linux>(mirror, kind) {
@@ -224,32 +273,39 @@ pub unsafe fn unlock(mutex: *mut pthread_mutex_t) -> c_int {
         mutex::unlock::<Linux>(mirror, kind);
         return 0;
     }
-    unlock_kind(mutex, mirror, kind)
+    unlock_kind(mirror, kind)
 }
 
 #[inline(never)]
-fn unlock_kind(mutex: *mut pthread_mutex_t, mirror: &Mutex, kind: u32) -> c_int {
-    match kind::dispatch(kind) {
-        Dispatch::Plain => {}
-        Dispatch::Recursive => {
-            if !is_mine(mirror) {
-                return EPERM;
-            }
+fn unlock_kind(mirror: &Mutex, kind: u32) -> c_int {
+    if kind::checks_owner(kind) {
+        let me = Linux::tid_or_zero();
+        if me <= 0 {
+            return learn_tid(mirror, kind, unlock_kind);
+        }
+        if mirror.owner.load(Relaxed) != me {
+            return EPERM;
+        }
+        if kind::dispatch(kind) == Dispatch::Recursive {
             let depth = mirror.count.load(Relaxed).wrapping_sub(1);
             mirror.count.store(depth, Relaxed);
             if depth != 0 {
                 return 0;
             }
+        } else if !word::is_held(mirror.word.load(Relaxed)) {
+            return EPERM;
         }
-        Dispatch::ErrorCheck => {
-            if !is_mine(mirror) || mirror.word.load(Relaxed) == autolock_abi::word::UNLOCKED {
-                return EPERM;
-            }
-        }
-        Dispatch::Delegate => return delegate!(UNLOCK, fn(*mut pthread_mutex_t), mutex),
+    } else if kind & kind::TYPE_MASK != kind::ADAPTIVE {
+        return unlock_delegated(mirror);
     }
     mutex::unlock::<Linux>(mirror, kind);
     0
+}
+
+#[cold]
+#[inline(never)]
+fn unlock_delegated(mirror: &Mutex) -> c_int {
+    delegate!(UNLOCK, fn(*mut pthread_mutex_t), mirrored(mirror))
 }
 
 /// `pthread_mutex_init`. The four handled kinds are made here, so that it works before any symbol can be looked up; the rest by glibc.

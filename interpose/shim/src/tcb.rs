@@ -60,9 +60,16 @@ unsafe fn load(at: usize) -> u32 {
 #[inline]
 #[must_use]
 pub fn tid() -> i32 {
-    // SAFETY: `TID_AT` is the checked distance of the id, or, before `start`, that of every glibc known.
-    let tid = unsafe { load(TID_AT.load(Relaxed)) }.cast_signed();
+    let tid = tid_or_zero();
     if tid > 0 { tid } else { tid_from_kernel() }
+}
+
+/// The calling thread's id, or 0 where glibc's place is unknown and the thread has not called [`tid`] yet. For kinds whose owner nobody asks for.
+#[inline]
+#[must_use]
+pub fn tid_or_zero() -> i32 {
+    // SAFETY: `TID_AT` is the checked distance of the id, or, before `start`, that of every glibc known.
+    unsafe { load(TID_AT.load(Relaxed)) }.cast_signed()
 }
 
 /// The CPU that the calling thread runs on, modulo 2^16; a hint.
