@@ -40,13 +40,18 @@
 
 #define BREAK_TOUCH_LATE 22   // unlock reads the mutex after it has woken somebody
 #define BREAK_LINGER 23       // unlock lets others run and comes back to the mutex
+#define BREAK_TIMED_DUTY 24   // unlock leaves the wake to a timed waiter, who may give up
+#define BREAK_KEEPS_ROBUST 25 // robust mutexes are locked as plain ones
+#define BREAK_RARE_LOOKS 26   // waiters are not woken, they look once in a second
+#define BREAK_SPOILS_ERRNO 27 // a contended lock changes errno
 
 #ifndef BROKEN
 #define BROKEN BREAK_NONE
 #endif
 #define IS_BROKEN(what) (BROKEN == (what))
 
-#define PLAIN_KINDS (3 | 128 | 512) // type, process-shared, no-elision
+// Type, process-shared, no-elision.
+#define PLAIN_KINDS (3 | 128 | 512 | (IS_BROKEN(BREAK_KEEPS_ROBUST) ? 16 : 0))
 #define FN(n) static int (*real_##n)
 FN(init)(pthread_mutex_t *, const pthread_mutexattr_t *);
 FN(lock)(pthread_mutex_t *);
@@ -189,6 +194,25 @@ static int take_contended(pthread_mutex_t *m, clockid_t clock, const struct time
     }
     if (until && (until->tv_nsec < 0 || until->tv_nsec >= 1000000000))
         return EINVAL;
+    if (IS_BROKEN(BREAK_TIMED_DUTY) && until) {
+        __atomic_fetch_add(&extra_of(m)->spinners, 1, __ATOMIC_SEQ_CST);
+        for (;;) {
+            int free_word = 0;
+            struct timespec now;
+            clock_gettime(clock, &now);
+            if (__atomic_compare_exchange_n(word_of(m), &free_word, 2, 0, __ATOMIC_ACQUIRE,
+                                            __ATOMIC_RELAXED))
+                break;
+            if (now.tv_sec > until->tv_sec ||
+                (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec)) {
+                result = ETIMEDOUT;
+                break;
+            }
+        }
+        __atomic_fetch_sub(&extra_of(m)->spinners, 1, __ATOMIC_SEQ_CST);
+        errno = saved;
+        return result;
+    }
     if (IS_BROKEN(BREAK_FOREIGN_WAITERS))
         __atomic_fetch_add(&extra_of(m)->own_waiters, 1, __ATOMIC_SEQ_CST);
     while (__atomic_exchange_n(word_of(m), 2, __ATOMIC_ACQUIRE)) {
@@ -200,7 +224,9 @@ static int take_contended(pthread_mutex_t *m, clockid_t clock, const struct time
             wait_record = m;
         if (IS_BROKEN(BREAK_CANCEL))
             pthread_testcancel();
-        int why = futex(m, op, 2, until);
+        if (IS_BROKEN(BREAK_RARE_LOOKS))
+            sleep(1);
+        int why = IS_BROKEN(BREAK_RARE_LOOKS) ? 0 : futex(m, op, 2, until);
         if (IS_BROKEN(BREAK_HANDLER)) {
             // A handler that took a lock meanwhile has left its own record here.
             if (wait_record != m)
@@ -219,7 +245,8 @@ static int take_contended(pthread_mutex_t *m, clockid_t clock, const struct time
     }
     if (IS_BROKEN(BREAK_FOREIGN_WAITERS))
         __atomic_fetch_sub(&extra_of(m)->own_waiters, 1, __ATOMIC_SEQ_CST);
-    errno = saved;
+    if (!IS_BROKEN(BREAK_SPOILS_ERRNO))
+        errno = saved;
     return result;
 }
 
@@ -357,7 +384,7 @@ int pthread_mutex_unlock(pthread_mutex_t *m)
         wake = 0;
     if (IS_BROKEN(BREAK_FOREIGN_WAITERS))
         wake = __atomic_load_n(&extra_of(m)->own_waiters, __ATOMIC_SEQ_CST) > 0;
-    if (IS_BROKEN(BREAK_SPINNER_DUTY))
+    if (IS_BROKEN(BREAK_SPINNER_DUTY) || IS_BROKEN(BREAK_TIMED_DUTY))
         wake = __atomic_load_n(&extra_of(m)->spinners, __ATOMIC_SEQ_CST) == 0;
     if (IS_BROKEN(BREAK_NEIGHBOUR))
         ((volatile char *)m)[sizeof *m] = 1;

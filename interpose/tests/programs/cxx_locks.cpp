@@ -1,9 +1,9 @@
 // Property: the C++ library's mutexes and condition variables work on ours: std::mutex,
-// recursive_mutex, timed_mutex, recursive_timed_mutex (clocklock on both clocks), shared_ptr-like
-// use in thread_local destructors, condition_variable and condition_variable_any.
+// recursive_mutex, timed_mutex, recursive_timed_mutex (clocklock on both clocks), locks taken in
+// thread_local and static destructors, condition_variable and condition_variable_any.
 // Transcript: equal with and without the preload.
-// Catches: a timeout on the wrong clock, a wait that hangs, a lock taken in a thread_local
-// destructor that fails (BREAK_TLS_DESTRUCTOR).
+// Catches: a timeout on the wrong clock, a wait that hangs (BREAK_FOREIGN_WAITERS), a lock that
+// fails in a destructor.
 #include <atomic>
 #include <chrono>
 #include <condition_variable>

@@ -8,7 +8,16 @@
 #include "flavours.h"
 #include "other.h"
 
-#define NAMED(n, call) static int n(pthread_mutex_t *m) { return call; }
+// None of these may change errno, whatever it returns.
+static int errno_changes;
+#define NAMED(n, call)                                \
+    static int n(pthread_mutex_t *m)                  \
+    {                                                 \
+        errno = 4242;                                 \
+        int result_ = call;                           \
+        ADD(errno_changes, errno != 4242);            \
+        return result_;                               \
+    }
 #define TIMED(n, s, ns) \
     NAMED(n, pthread_mutex_timedlock(m, &(struct timespec){.tv_sec = s, .tv_nsec = ns}))
 #define CLOCKED(n, clock, s, ns) \
@@ -74,6 +83,9 @@ static pid_t self;
 static void report(const char *what, int result, pthread_mutex_t *m)
 {
     say("  %-34s %-10s %s", what, err(result), fields_after_waits(m, self));
+    if (LOAD(errno_changes))
+        say("    errno changed");
+    STORE(errno_changes, 0);
 }
 
 // `who` tries every way to take the mutex, and gives back each lock that it gets.

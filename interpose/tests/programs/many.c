@@ -1,5 +1,5 @@
-// Property: numbers do not matter: two thousand threads that all wait for one mutex at once each
-// get it, again and again; a hundred thousand mutexes in an array keep to their own bytes and their
+// Property: numbers do not matter: two thousand threads with the smallest stacks there are, which
+// all wait for one mutex at once, each get it, again and again; a hundred thousand mutexes in an array keep to their own bytes and their
 // own counts.
 // Catches: tables of fixed size, ids of threads squeezed into few bits, a write past a mutex's end
 // (BREAK_NEIGHBOUR), sleepers forgotten in a long queue (BREAK_NO_WAKE).
@@ -30,7 +30,7 @@ static void many_threads(void)
     static pthread_t threads[THREADS];
     pthread_attr_t attr;
     OK(pthread_attr_init(&attr));
-    OK(pthread_attr_setstacksize(&attr, 32 * 1024));
+    OK(pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN));
     OK(pthread_mutex_lock(&one));
     for (int i = 0; i < THREADS; i++)
         OK(pthread_create(&threads[i], &attr, wait_in_line, NULL));

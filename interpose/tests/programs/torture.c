@@ -4,8 +4,10 @@
 // mutex guards counters that no atomic protects, on two cache lines.
 // Arguments: threads, mutexes, rounds, and "mixed" or "pure" (only lock and unlock, so that nothing
 // but the unlock's own wake-up gets a sleeper going again).
+// No call changes errno.
 // Catches: a lock that lets two in (BREAK_EXCLUSION), an unlock that wakes nobody (hang:
-// BREAK_NO_WAKE), a count of users or a word left behind.
+// BREAK_NO_WAKE), a count of users or a word left behind, an errno that changes
+// (BREAK_SPOILS_ERRNO).
 #include "flavours.h"
 
 enum { MAX_THREADS = 64, MAX_MUTEXES = 64 };
@@ -34,6 +36,7 @@ static int take(struct place *p, uint64_t random)
 {
     struct timespec until;
     int result;
+    errno = 4242;
     switch (mixed ? random % 8 : 7) {
     case 0:
         result = pthread_mutex_trylock(&p->mutex);
@@ -49,6 +52,7 @@ static int take(struct place *p, uint64_t random)
     default:
         result = pthread_mutex_lock(&p->mutex);
     }
+    CHECK(errno == 4242);
     if (result == 0) {
         CHECK(p->inside++ == 0);
         return 1;
@@ -61,6 +65,7 @@ static void give_back(struct place *p)
 {
     CHECK(--p->inside == 0);
     OK(pthread_mutex_unlock(&p->mutex));
+    CHECK(errno == 4242);
 }
 
 static void work(struct place *p, uint64_t random, long *tally)

@@ -5,6 +5,7 @@ use crate::compile::Compile;
 use crate::preload::autolock;
 use crate::run::{Ended, Run};
 use std::path::Path;
+use std::time::Duration;
 
 /// The program passes on glibc alone and under the preload.
 #[track_caller]
@@ -39,7 +40,7 @@ pub fn same_transcript(name: &str, args: &[&str]) {
 
 /// Under this broken preload the program must not pass: it can fail for what it claims to catch.
 #[track_caller]
-pub fn must_break(program: &Path, args: &[&str], broken: &Path, deadline: u64) -> Ended {
+pub fn must_break(program: &Path, args: &[&str], broken: &Path, deadline: Duration) -> Ended {
     let ended = Run::new(program)
         .args(args)
         .preload(broken)

@@ -5,6 +5,21 @@
 //! to see it pass or to compare what it prints. A run that outlives its deadline is a hang; the
 //! deadlines are generous and never a measure of speed.
 //!
+//! | tests | what they are about |
+//! |---|---|
+//! | `state` | results, errors and raw fields, line by line as on glibc |
+//! | `beside_glibc` | condition variables, C11, C++, RTLD_DEEPBIND, processes without the preload |
+//! | `life_of_a_process` | fork, dlopen, other preloads, signals, cancellation, thread and process end |
+//! | `progress` | no waiter left asleep or passed over; no touch after the release |
+//! | `torture` | everything at once, counted |
+//! | `surroundings` | options, statistics, sandboxes, allocators, secure-execution mode |
+//! | `symbols` | what the shared object exports and needs |
+//! | `commands` | ordinary programs print what they always print |
+//! | `broken` | preloads with one thing wrong, each caught by the program that is there for it |
+//!
+//! The library under test is `$AUTOLOCK_LIB`, or the newer of `dist/lib/libautolock.so` and
+//! `release/libautolock.so` in the target directory.
+//!
 //! This crate compiles, runs, kills and compares. It knows nothing of mutexes.
 
 mod compile;

@@ -87,8 +87,8 @@ impl Run {
     }
 
     /// After this long the program counts as hung.
-    pub fn deadline(mut self, seconds: u64) -> Self {
-        self.deadline = Duration::from_secs(seconds);
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
         self
     }
 

@@ -2,9 +2,9 @@
 //! program that is there to catch it. The same preload with nothing wrong passes, here and now, so
 //! that each failure is the broken part's own.
 
-use autolock_tests::{Compile, Run, must_break};
+use autolock_tests::{Compile, Installable, Run, cxx_compiler, must_break, skipped};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn preload(variant: &str) -> PathBuf {
     Compile::library("broken_preload")
@@ -13,7 +13,7 @@ fn preload(variant: &str) -> PathBuf {
 }
 
 /// `program` passes under the control and does not under `variant`. A hang counts when it lasts
-/// ten times as long as the whole passing run, and four seconds.
+/// six times as long as the whole passing run, and two seconds.
 fn caught_by(program: PathBuf, args: &[&str], variant: &str) {
     let start = Instant::now();
     let control = Run::new(&program)
@@ -21,7 +21,7 @@ fn caught_by(program: PathBuf, args: &[&str], variant: &str) {
         .preload(preload("BREAK_NONE"))
         .end()
         .must_succeed();
-    let deadline = 4 + 10 * start.elapsed().as_secs();
+    let deadline = Duration::from_secs(2) + 6 * start.elapsed();
     if control.stdout.is_empty() {
         must_break(&program, args, &preload(variant), deadline);
         return;
@@ -77,6 +77,11 @@ caught! {
     a_system_call_that_sandboxes_refuse_is_caught: "BREAK_YIELD" by "environment" ["sandbox"];
     a_wait_that_acts_on_a_cancellation_is_caught: "BREAK_CANCEL" by "cancellation" [];
     a_write_past_one_of_many_mutexes_is_caught: "BREAK_NEIGHBOUR" by "many" [];
+    a_timed_waiters_duty_is_caught: "BREAK_TIMED_DUTY" by "timed_out_waiter" [];
+    a_robust_mutex_not_passed_on_is_caught: "BREAK_KEEPS_ROBUST" by "delegation" [];
+    waiters_that_get_nowhere_are_caught: "BREAK_RARE_LOOKS" by "no_thread_starves" [];
+    waiters_that_get_nowhere_are_caught_beside_busy_cpus: "BREAK_RARE_LOOKS" by "starved_waiter" [];
+    a_spoilt_errno_is_caught: "BREAK_SPOILS_ERRNO" by "torture" ["16", "8", "20000", "mixed"];
     a_wait_spoilt_by_a_handler_is_caught: "BREAK_HANDLER" by "signals" [];
 }
 
@@ -86,8 +91,22 @@ caught! {
 fn a_sleep_without_a_backstop_is_caught() {
     for (name, how) in [("lost_waiter", "kill-woken"), ("frozen_waiter", "woken")] {
         let program = Compile::program(name).build();
-        must_break(&program, &[how], &preload("BREAK_NONE"), 4);
+        must_break(
+            &program,
+            &[how],
+            &preload("BREAK_NONE"),
+            Duration::from_secs(4),
+        );
     }
+}
+
+#[test]
+fn waiters_of_cxx_left_asleep_are_caught() {
+    if !cxx_compiler() {
+        return skipped("no C++ compiler", Installable::Apt("g++"));
+    }
+    let program = Compile::cxx_program("cxx_locks").build();
+    caught_by(program, &[], "BREAK_FOREIGN_WAITERS");
 }
 
 #[test]

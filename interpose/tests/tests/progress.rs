@@ -68,6 +68,11 @@ fn a_thread_that_is_frozen_when_woken_leaves_nobody_asleep() {
 }
 
 #[test]
+fn a_waiter_that_gives_up_leaves_nobody_asleep() {
+    both_pass("timed_out_waiter", &[]);
+}
+
+#[test]
 fn waiters_of_sched_idle_beside_busy_cpus_leave_nobody_asleep() {
     both_pass("starved_waiter", &[]);
 }
