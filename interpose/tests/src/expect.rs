@@ -45,6 +45,7 @@ pub fn must_break(program: &Path, args: &[&str], broken: &Path, deadline: Durati
         .args(args)
         .preload(broken)
         .deadline(deadline)
+        .give_up_on_sleepers()
         .end();
     assert!(
         !ended.succeeded(),

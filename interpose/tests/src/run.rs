@@ -19,6 +19,7 @@ pub struct Run {
     name: String,
     preload: Vec<PathBuf>,
     deadline: Duration,
+    gives_up_on_sleepers: bool,
 }
 
 /// How a run ended.
@@ -62,6 +63,7 @@ impl Run {
             name,
             preload: Vec::new(),
             deadline: Duration::from_secs(90),
+            gives_up_on_sleepers: false,
         }
     }
 
@@ -92,6 +94,13 @@ impl Run {
         self
     }
 
+    /// For runs that are meant to fail: counts as hung, too, once every thread has slept for a
+    /// second on end.
+    pub fn give_up_on_sleepers(mut self) -> Self {
+        self.gives_up_on_sleepers = true;
+        self
+    }
+
     /// Runs it. Panics only when the program cannot be started.
     pub fn end(mut self) -> Ended {
         // The programs check this against what they find: an ignored preload is no test.
@@ -119,7 +128,7 @@ impl Run {
         };
         let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
-        let hung = wait_until_over(&child, self.deadline);
+        let hung = wait_until_over(&child, self.deadline, self.gives_up_on_sleepers);
         // The leader, even dead, is not reaped yet: its group's id cannot be another's.
         let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
         let status = match child.wait() {
@@ -190,16 +199,6 @@ impl Ended {
         }
         text
     }
-
-    /// Hung, and no thread was doing anything: a lost wake-up or a deadlock, not slowness.
-    pub fn hung_asleep(&self) -> bool {
-        match &self.outcome {
-            Outcome::Hung(threads) => {
-                !threads.is_empty() && threads.iter().all(|line| !line.contains(" R "))
-            }
-            _ => false,
-        }
-    }
 }
 
 fn last(text: &str, bytes: usize) -> &str {
@@ -222,22 +221,41 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<St
 }
 
 /// None when the process ended, its group's threads when it did not in time.
-fn wait_until_over(child: &Child, deadline: Duration) -> Option<Vec<String>> {
+fn wait_until_over(
+    child: &Child,
+    deadline: Duration,
+    gives_up_on_sleepers: bool,
+) -> Option<Vec<String>> {
     let pid = Pid::from_child(child);
     let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(descriptor) => descriptor,
         Err(error) => panic!("pidfd_open: {error} (Linux 5.3 or later is needed)"),
     };
     let end = Instant::now() + deadline;
+    let mut sleepers = None;
+    let mut looks = 0;
     loop {
-        let left = end.saturating_duration_since(Instant::now());
+        let mut left = end.saturating_duration_since(Instant::now());
+        if gives_up_on_sleepers {
+            left = left.min(Duration::from_millis(250));
+            let now = sleepers_of_group(pid);
+            looks = if now.is_some() && now == sleepers {
+                looks + 1
+            } else {
+                0
+            };
+            sleepers = now;
+            if looks == 4 {
+                return Some(threads_of_group(pid));
+            }
+        }
         let timeout = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
         };
         let mut watched = [PollFd::new(&descriptor, PollFlags::IN)];
         match poll(&mut watched, Some(&timeout)) {
-            Ok(0) if left.is_zero() => return Some(threads_of_group(pid)),
+            Ok(0) if Instant::now() >= end => return Some(threads_of_group(pid)),
             Ok(0) => {}
             Ok(_) => return None,
             Err(rustix::io::Errno::INTR) => {}
@@ -249,33 +267,60 @@ fn wait_until_over(child: &Child, deadline: Duration) -> Option<Vec<String>> {
 /// A line for each thread in the process group: ids, state, system call and its arguments.
 fn threads_of_group(group: Pid) -> Vec<String> {
     let mut lines = Vec::new();
+    each_thread(group, |process, thread, state, read| {
+        let call = read("syscall").unwrap_or_default();
+        lines.push(format!(
+            "process {process} thread {thread} {state} syscall {}",
+            call.trim_end()
+        ));
+    });
+    lines
+}
+
+/// What each thread of the group has had of the CPU so far, or None when any is not asleep.
+fn sleepers_of_group(group: Pid) -> Option<Vec<String>> {
+    let mut times = Some(Vec::new());
+    each_thread(group, |_, thread, state, read| {
+        if !matches!(state, "S" | "t" | "T" | "Z") {
+            times = None;
+        } else if let (Some(times), Some(time)) = (&mut times, read("schedstat")) {
+            times.push(format!("{thread} {time}"));
+        }
+    });
+    times
+}
+
+/// Calls with process, thread, state and a way to read the thread's files in /proc.
+fn each_thread(
+    group: Pid,
+    mut look: impl FnMut(&str, &str, &str, &dyn Fn(&str) -> Option<String>),
+) {
+    let group = group.as_raw_nonzero().to_string();
     let Ok(processes) = std::fs::read_dir("/proc") else {
-        return lines;
+        return;
     };
     for process in processes.flatten() {
         let Ok(tasks) = std::fs::read_dir(process.path().join("task")) else {
             continue;
         };
         for task in tasks.flatten() {
-            let read = |file: &str| std::fs::read_to_string(task.path().join(file));
-            let Ok(stat) = read("stat") else { continue };
+            let read = |file: &str| std::fs::read_to_string(task.path().join(file)).ok();
+            let Some(stat) = read("stat") else { continue };
             // After the name in parentheses: state, parent, group.
             let Some((_, rest)) = stat.rsplit_once(") ") else {
                 continue;
             };
             let mut rest = rest.split(' ');
             let state = rest.next().unwrap_or("?");
-            if rest.nth(1) != Some(&group.as_raw_nonzero().to_string()) {
-                continue;
+            if rest.nth(1) == Some(&group) {
+                let (process, task) = (process.file_name(), task.file_name());
+                look(
+                    &process.to_string_lossy(),
+                    &task.to_string_lossy(),
+                    state,
+                    &read,
+                );
             }
-            lines.push(format!(
-                "process {} thread {} {} syscall {}",
-                process.file_name().to_string_lossy(),
-                task.file_name().to_string_lossy(),
-                state,
-                read("syscall").unwrap_or_default().trim_end()
-            ));
         }
     }
-    lines
 }

@@ -12,8 +12,9 @@ fn preload(variant: &str) -> PathBuf {
         .build()
 }
 
-/// `program` passes under the control and does not under `variant`. A hang counts when it lasts
-/// six times as long as the whole passing run, and two seconds.
+/// `program` passes under the control and does not under `variant`. A hang counts when every
+/// thread sleeps for a second, or when it lasts six times as long as the whole passing run and two
+/// seconds.
 fn caught_by(program: PathBuf, args: &[&str], variant: &str) {
     let start = Instant::now();
     let control = Run::new(&program)
@@ -31,6 +32,7 @@ fn caught_by(program: PathBuf, args: &[&str], variant: &str) {
         .args(args)
         .preload(preload(variant))
         .deadline(deadline)
+        .give_up_on_sleepers()
         .end();
     assert!(
         !broken.succeeded() || broken.stdout != control.stdout,
