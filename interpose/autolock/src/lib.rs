@@ -1,6 +1,9 @@
 //! `libautolock.so`: the exported symbols, in one table, and the start and end of the library's life.
 //!
 //! An unversioned symbol of a preload serves every version that a program asks for, so no linker version script is needed.
+//!
+//! `no_std`: what is not linked cannot allocate or unwind, and a program that preloads us loads no other library.
+#![no_std]
 
 use core::ffi::c_int;
 
@@ -65,3 +68,10 @@ static FINISH: extern "C" fn() = {
     }
     finish
 };
+
+/// Nothing in this library panics on purpose; if something does, the program is beyond saving.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: abort takes nothing and does not return.
+    unsafe { libc::abort() }
+}

@@ -178,7 +178,7 @@ impl Watch {
                 });
             } else {
                 P::pause();
-                if self.polls % POLLS_PER_CLOCK == 0 {
+                if self.polls.is_multiple_of(POLLS_PER_CLOCK) {
                     self.now = P::now_ns();
                 }
             }

@@ -8,6 +8,7 @@
 //!
 //! May touch: libc, the environment and stderr at start and at exit. May not: allocate, log or panic between.
 //! Nothing here is exported: `#[no_mangle]` stands in the leaf cdylibs alone.
+#![cfg_attr(not(test), no_std)]
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
 compile_error!("the mutex layout and the thread control block are those of glibc on x86-64 Linux");

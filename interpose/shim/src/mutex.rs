@@ -70,12 +70,12 @@ pub unsafe fn lock(mutex: *mut pthread_mutex_t) -> c_int {
 
 #[inline(never)]
 fn lock_kind(mirror: &Mutex, kind: u32) -> c_int {
-    if kind & kind::TYPE_MASK == kind::ADAPTIVE {
+    if !kind::checks_owner(kind) {
+        if kind & kind::TYPE_MASK != kind::ADAPTIVE {
+            return lock_delegated(mirror);
+        }
         mutex::lock::<Linux>(mirror, kind);
         return 0;
-    }
-    if !kind::checks_owner(kind) {
-        return lock_delegated(mirror);
     }
     let me = Linux::tid_or_zero();
     if me <= 0 {

@@ -94,12 +94,10 @@ fn derive_acquired(mutex: &Mutex) {
     }
     let seq = u64::from(mutex.seq.load(Relaxed));
     let before = place.seq.swap(seq, Relaxed);
-    if place.mutex.swap(address, Relaxed) == address {
-        // Modulo 2^32, as the mutex counts.
-        ACQUIRED.fetch_add(u64::from((seq as u32).wrapping_sub(before as u32)), Relaxed);
-    } else {
-        ACQUIRED.fetch_add(1, Relaxed);
-    }
+    let since = (seq as u32).wrapping_sub(before as u32); // Modulo 2^32, as the mutex counts.
+    let known = place.mutex.swap(address, Relaxed) == address && since < u32::MAX / 2;
+    // A mutex that is new here, or that was made anew since, counts from now on.
+    ACQUIRED.fetch_add(if known { u64::from(since) } else { 1 }, Relaxed);
     place.busy.store(false, Release);
 }
 
