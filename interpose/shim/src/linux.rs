@@ -27,9 +27,9 @@ unsafe extern "C" {
 /// futex(2) without touching `errno`: returns the result or a negative error number.
 ///
 /// # Safety
-/// - For the waiting operations, `word` is readable and `timeout` is null or valid.
+/// - `timeout` is null or valid. (Of `word` the kernel checks the address itself.)
 unsafe fn futex(
-    word: *const AtomicU32,
+    word: usize,
     operation: i32,
     value: u32,
     timeout: *const libc::timespec,
@@ -164,7 +164,7 @@ impl Platform for Linux {
         // SAFETY: a live reference and a valid timespec.
         let result = unsafe {
             futex(
-                word,
+                core::ptr::from_ref(word).expose_provenance(),
                 operation | private(shared),
                 expected,
                 &raw const timeout,
@@ -182,7 +182,7 @@ impl Platform for Linux {
         // SAFETY: a wake uses the address as a key only; a mapping that is gone gives EFAULT or wakes nobody.
         unsafe {
             futex(
-                word,
+                word.addr(),
                 libc::FUTEX_WAKE | private(shared),
                 1,
                 core::ptr::null(),
