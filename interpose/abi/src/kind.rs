@@ -21,6 +21,39 @@ pub const SHARED: u32 = 0x80;
 /// glibc's type mask: everything but the process-shared bit and the elision flags.
 pub const TYPE_MASK: u32 = 0x7f;
 
+/// Set by `pthread_mutexattr_settype(NORMAL)`: no lock elision.
+pub const NO_ELISION: u32 = 0x200;
+
+/// The integer in a `pthread_mutexattr_t` (glibc 2.36, `nptl/pthreadP.h`): the kind, and these.
+pub mod attributes {
+    /// `PTHREAD_PROCESS_SHARED`.
+    pub const SHARED: u32 = 0x8000_0000;
+    /// `PTHREAD_MUTEX_ROBUST`.
+    pub const ROBUST: u32 = 0x4000_0000;
+    /// The protocol: none is 0.
+    pub const PROTOCOL: u32 = 0x3000_0000;
+    /// The priority ceiling.
+    pub const CEILING: u32 = 0x00ff_f000;
+}
+
+/// The `__kind` of a mutex with these attributes, or `None` if such a mutex is glibc's to make.
+#[must_use]
+pub const fn from_attributes(raw: u32) -> Option<u32> {
+    use attributes::{CEILING, PROTOCOL, ROBUST, SHARED as SHARED_ATTRIBUTE};
+    if raw & (ROBUST | PROTOCOL) != 0 {
+        return None;
+    }
+    let kind = raw & !(SHARED_ATTRIBUTE | CEILING);
+    if matches!(dispatch(kind), Dispatch::Delegate) {
+        return None;
+    }
+    Some(if raw & SHARED_ATTRIBUTE != 0 {
+        kind | SHARED
+    } else {
+        kind
+    })
+}
+
 /// What a lock or unlock call has to do with a mutex of some kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dispatch {
@@ -83,6 +116,21 @@ mod tests {
                 assert_eq!(dispatch(special | basic), Dispatch::Delegate);
             }
         }
+    }
+
+    #[test]
+    fn attributes_decide_who_makes_a_mutex() {
+        assert_eq!(from_attributes(NORMAL), Some(NORMAL));
+        assert_eq!(
+            from_attributes(NO_ELISION | attributes::SHARED),
+            Some(NO_ELISION | SHARED)
+        );
+        assert_eq!(
+            from_attributes(RECURSIVE | attributes::CEILING),
+            Some(RECURSIVE)
+        );
+        assert_eq!(from_attributes(attributes::ROBUST | RECURSIVE), None);
+        assert_eq!(from_attributes(0x1000_0000), None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ const fn thrd(error: c_int) -> c_int {
 /// - As `mtx_init`.
 pub unsafe fn init(mutex: *mut pthread_mutex_t, kind: c_int) -> c_int {
     let kind = match kind {
-        MTX_PLAIN | MTX_TIMED => kind::NORMAL,
+        MTX_PLAIN | MTX_TIMED => kind::NORMAL | kind::NO_ELISION,
         _ if kind == MTX_RECURSIVE || kind == MTX_TIMED | MTX_RECURSIVE => kind::RECURSIVE,
         _ => return THRD_ERROR,
     };

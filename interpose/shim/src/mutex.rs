@@ -327,12 +327,6 @@ pub unsafe fn init(mutex: *mut pthread_mutex_t, attributes: *const pthread_mutex
     0
 }
 
-unsafe extern "C" {
-    // <pthread.h>; the libc crate lacks it.
-    fn pthread_mutexattr_gettype(attributes: *const pthread_mutexattr_t, kind: *mut c_int)
-    -> c_int;
-}
-
 /// The `__kind` of a mutex with these attributes, if it is ours to make.
 ///
 /// # Safety
@@ -341,28 +335,9 @@ unsafe fn handled_kind(attributes: *const pthread_mutexattr_t) -> Option<u32> {
     if attributes.is_null() {
         return Some(kind::NORMAL);
     }
-    let (mut kind, mut shared, mut robust, mut protocol): (c_int, c_int, c_int, c_int) =
-        (0, 0, 0, 0);
-    // SAFETY: initialised attributes and valid places for the answers, here and below.
-    unsafe { pthread_mutexattr_gettype(attributes, &raw mut kind) };
-    // SAFETY: as above.
-    unsafe { libc::pthread_mutexattr_getpshared(attributes, &raw mut shared) };
-    // SAFETY: as above.
-    unsafe { libc::pthread_mutexattr_getrobust(attributes, &raw mut robust) };
-    // SAFETY: as above.
-    unsafe { libc::pthread_mutexattr_getprotocol(attributes, &raw mut protocol) };
-    if robust != libc::PTHREAD_MUTEX_STALLED || protocol != libc::PTHREAD_PRIO_NONE {
-        return None;
-    }
-    let kind = kind.cast_unsigned();
-    if kind > kind::ADAPTIVE {
-        return None;
-    }
-    Some(if shared == libc::PTHREAD_PROCESS_SHARED {
-        kind | kind::SHARED
-    } else {
-        kind
-    })
+    // Not through the accessors: they hide NO_ELISION.
+    // SAFETY: initialised attributes begin with the integer that `kind::from_attributes` knows.
+    kind::from_attributes(unsafe { attributes.cast::<u32>().read() })
 }
 
 /// `pthread_mutex_destroy`: 0, or `EBUSY` if the mutex is in use. glibc's function serves all kinds, since the state is its own.

@@ -28,7 +28,7 @@ const EXPORTED: [&str; 16] = [
 ];
 
 /// The libraries that every glibc system has anyway.
-const NEEDED: [&str; 3] = ["ld-linux-x86-64.so.2", "libc.so.6", "libgcc_s.so.1"];
+const NEEDED: [&str; 1] = ["libc.so.6"];
 
 /// Debian 12 has glibc 2.36; nothing newer may be asked for.
 const NEWEST_GLIBC: (u32, u32) = (2, 36);
