@@ -5,12 +5,13 @@ use autolock_abi::{Mutex, sync::Ordering::Relaxed};
 /// Attended acquisitions between two measurements: 256 to begin with, up to 256 << 5 while nothing changes.
 const PROBE_EVERY: u32 = 256;
 const PROBE_LEVEL_MAX: u32 = 5;
+const SCORE_MAX: u32 = 3;
 
 /// The policy's memory of one mutex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// Streaks pay.
-    pub streak: bool,
+    /// How many measurements in a row must say that streaks do not pay before they end; 0: share.
+    score: u32,
     /// How many measurements in a row said that they do not.
     probe_level: u32,
     /// Attended acquisitions until the next measurement.
@@ -18,21 +19,19 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    const LEVEL_SHIFT: u32 = 1;
-    const COUNTDOWN_SHIFT: u32 = 4;
+    const LEVEL_SHIFT: u32 = 2;
+    const COUNTDOWN_SHIFT: u32 = 5;
 
     const fn from_bits(bits: u32) -> Self {
         Self {
-            streak: bits & 1 != 0,
+            score: bits & 3,
             probe_level: bits >> Self::LEVEL_SHIFT & 7,
             countdown: bits >> Self::COUNTDOWN_SHIFT,
         }
     }
 
     const fn bits(self) -> u32 {
-        self.streak as u32
-            | self.probe_level << Self::LEVEL_SHIFT
-            | self.countdown << Self::COUNTDOWN_SHIFT
+        self.score | self.probe_level << Self::LEVEL_SHIFT | self.countdown << Self::COUNTDOWN_SHIFT
     }
 
     pub(crate) fn load(mutex: &Mutex) -> Self {
@@ -43,9 +42,14 @@ impl Memory {
         mutex.policy.store(self.bits(), Relaxed);
     }
 
+    /// Whether streaks pay.
+    pub(crate) const fn streak(self) -> bool {
+        self.score != 0
+    }
+
     /// Counts an attended acquisition; true if it should measure.
     pub(crate) fn probe_is_due(&mut self) -> bool {
-        if self.streak {
+        if self.streak() {
             return false; // Every streak measures.
         }
         let due = self.countdown == 0;
@@ -55,16 +59,21 @@ impl Memory {
 
     /// A measurement's result.
     pub(crate) fn learned(&mut self, streak: bool) {
-        self.streak = streak;
-        self.probe_level = if streak {
-            0
+        if streak {
+            *self = Self {
+                score: SCORE_MAX,
+                probe_level: 0,
+                countdown: 0,
+            };
+        } else if self.score > 1 {
+            self.score -= 1;
         } else {
-            (self.probe_level + 1).min(PROBE_LEVEL_MAX)
-        };
-        self.countdown = if streak {
-            0
-        } else {
-            PROBE_EVERY << self.probe_level
-        };
+            let probe_level = (self.probe_level + 1).min(PROBE_LEVEL_MAX);
+            *self = Self {
+                score: 0,
+                probe_level,
+                countdown: PROBE_EVERY << probe_level,
+            };
+        }
     }
 }

@@ -39,10 +39,11 @@ pub(crate) enum Advice {
 
 /// How long a thread may go on taking the mutex while others wait.
 const SLICE_NS: u64 = 200_000;
-/// How often an attendant looks at a mutex in a streak: each look costs the holder a cache miss.
-const STREAK_POLL_NS: u64 = 2_000;
-/// How long a mutex in a streak must be free to count as idle.
-const IDLE_NS: u64 = 300;
+/// How often an attendant looks at a mutex in a streak: each look costs the holder a cache miss. Rarer and rarer while the streak lasts.
+const STREAK_POLL_MIN_NS: u64 = 1_000;
+const STREAK_POLL_MAX_NS: u64 = 16_000;
+/// Streaks are for short critical sections: above this many hand-overs an acquisition, sharing costs next to nothing.
+const STREAK_PERIOD_HANDOVERS: u64 = 10;
 /// A measurement's looks: far enough apart that the holder is not disturbed between two.
 const PROBE_POLL_NS: u64 = 1_200;
 const PROBE_POLLS: u32 = if cfg!(loom) { 2 } else { 8 };
@@ -54,6 +55,8 @@ const PATIENCE_NS: u64 = 3_000;
 const LONG_PATIENCE_NS: u64 = 50_000;
 /// How long a waiter spins beside an attendant before it goes to the gate.
 const NEWCOMER_NS: u64 = 3_000;
+/// How long after its slice's end an attendant goes on trying before it asks holders to step back.
+const HUNGER_NS: u64 = 2_000;
 /// How long an unlocker steps back for a hungry attendant.
 const STEP_BACK_NS: u64 = 1_000;
 /// Looks between two looks at the clock while polling without a pause.
@@ -92,7 +95,7 @@ pub(crate) fn spin_shared<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bo
 
 /// Spins a little while somebody else attends. Returns whether the mutex was acquired.
 pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bool {
-    if Memory::load(mutex).streak {
+    if Memory::load(mutex).streak() {
         return false;
     }
     let my_cpu = P::cpu();
@@ -119,13 +122,14 @@ pub(crate) struct Watch {
     probing: bool,
     start: u64,
     now: u64,
-    /// When the mutex was last seen to change hands or to be taken again.
+    /// When the mutex was last seen to be acquired.
     moved_at: u64,
+    moved: bool,
     seq_at_start: u32,
     seq_seen: u32,
-    moved: bool,
     polls: u32,
     free_polls: u32,
+    streak_poll_ns: u64,
 }
 
 impl Watch {
@@ -141,11 +145,12 @@ impl Watch {
             start: now,
             now,
             moved_at: now,
+            moved: false,
             seq_at_start: seq,
             seq_seen: seq,
-            moved: false,
             polls: 0,
             free_polls: 0,
+            streak_poll_ns: STREAK_POLL_MIN_NS,
         }
     }
 
@@ -154,13 +159,12 @@ impl Watch {
         let my_cpu = P::cpu();
         self.moved_at = self.now;
         loop {
-            self.polls += 1;
-            let patient = self.probing && self.polls < PROBE_POLLS
-                || self.memory.streak && self.now.wrapping_sub(self.start) < SLICE_NS;
+            let patient = self.is_patient();
             let word = mutex.word.load(Relaxed);
+            let moves = self.observe(mutex, word);
             if word == UNLOCKED {
-                self.free_polls += 1;
-                if (!patient || self.is_idle::<P>(mutex)) && try_acquire(mutex, waiter.duty) {
+                // Patience ends when the mutex is idle: free, and not acquired since the last look.
+                if !(patient && moves) && try_acquire(mutex, waiter.duty) {
                     self.learn(mutex);
                     return Advice::Acquired;
                 }
@@ -170,62 +174,57 @@ impl Watch {
                     return advice;
                 }
             }
-            if patient {
-                self.now = delay::<P>(if self.probing {
-                    PROBE_POLL_NS
-                } else {
-                    STREAK_POLL_NS
-                });
-            } else {
-                P::pause();
-                if self.polls.is_multiple_of(POLLS_PER_CLOCK) {
-                    self.now = P::now_ns();
-                }
-            }
+            self.pause::<P>(patient);
         }
     }
 
-    /// Whether a mutex that was seen free stays so: nobody is in a streak.
-    fn is_idle<P: Platform>(&self, mutex: &Mutex) -> bool {
+    /// Whether the running threads may go on taking the mutex.
+    fn is_patient(&self) -> bool {
+        if self.probing {
+            self.polls < PROBE_POLLS
+        } else {
+            self.memory.streak() && self.now.wrapping_sub(self.start) < SLICE_NS
+        }
+    }
+
+    /// Counts a look; returns whether the mutex was acquired since the last one. The first look says yes.
+    fn observe(&mut self, mutex: &Mutex, word: u32) -> bool {
+        self.polls += 1;
+        self.free_polls += u32::from(word == UNLOCKED);
         let seq = mutex.seq.load(Relaxed);
-        delay::<P>(IDLE_NS);
-        mutex.word.load(Relaxed) == UNLOCKED && mutex.seq.load(Relaxed) == seq
+        if seq != self.seq_seen {
+            self.seq_seen = seq;
+            self.moved_at = self.now;
+            self.moved = true;
+            return true;
+        }
+        self.polls == 1
     }
 
     /// Takes the duty to wake over from a holder, and asks a holder to step back once the slice is over.
     fn mark(&self, mutex: &Mutex, word: u32, waiter: &mut Waiter<'_>) {
-        let hungry = self.moved && self.now.wrapping_sub(self.start) > SLICE_NS + STREAK_POLL_NS;
-        let mark = match (word, hungry) {
-            (HUNGRY, _) | (_, false) if word != CONTENDED => return,
-            (_, true) => HUNGRY,
-            (_, false) => ATTENDED,
-        };
+        let hungry = self.moved && self.now.wrapping_sub(self.start) > SLICE_NS + HUNGER_NS;
+        let mark = if hungry { HUNGRY } else { ATTENDED };
+        if word == HUNGRY || word != CONTENDED && !hungry {
+            return;
+        }
         // Relaxed: the mark carries no data; the holder's exchange returns it.
-        if mutex
+        let marked = mutex
             .word
             .compare_exchange(word, mark, Relaxed, Relaxed)
-            .is_ok()
-            && word == CONTENDED
-        {
-            waiter.duty = true;
-        }
+            .is_ok();
+        waiter.duty |= marked && word == CONTENDED;
     }
 
     /// Why it would be better to stop spinning on a held mutex.
     fn give_up<P: Platform>(
-        &mut self,
+        &self,
         mutex: &Mutex,
         waiter: &Waiter<'_>,
         my_cpu: u16,
     ) -> Option<Advice> {
         if !seat::is_mine(mutex, waiter.me) {
             return Some(Advice::Evicted);
-        }
-        let seq = mutex.seq.load(Relaxed);
-        if seq != self.seq_seen {
-            self.seq_seen = seq;
-            self.moved_at = self.now;
-            self.moved = true;
         }
         if waiter.deadline.is_some_and(|deadline| P::expired(deadline)) {
             return Some(Advice::TimedOut);
@@ -235,26 +234,66 @@ impl Watch {
         } else {
             PATIENCE_NS
         };
-        if P::OnCpu::holder(mutex, my_cpu) == HolderState::NotRunning
-            || self.now.wrapping_sub(self.moved_at) > patience
-        {
-            return Some(Advice::Sleep);
-        }
-        None
+        let tired = self.now.wrapping_sub(self.moved_at) > patience;
+        let hopeless = P::OnCpu::holder(mutex, my_cpu) == HolderState::NotRunning;
+        (tired || hopeless).then_some(Advice::Sleep)
     }
 
-    /// Remembers what this watch has seen: how long the mutex was free between two acquisitions.
+    /// Waits until the next look.
+    fn pause<P: Platform>(&mut self, patient: bool) {
+        if patient && self.probing {
+            self.now = delay::<P>(PROBE_POLL_NS);
+        } else if patient {
+            self.now = delay::<P>(self.streak_poll_ns);
+            self.streak_poll_ns = (self.streak_poll_ns * 2).min(STREAK_POLL_MAX_NS);
+        } else {
+            P::pause();
+            if self.polls.is_multiple_of(POLLS_PER_CLOCK) {
+                self.now = P::now_ns();
+            }
+        }
+    }
+
+    /// Remembers what this watch has seen.
     fn learn(&mut self, mutex: &Mutex) {
-        if !self.probing && (!self.memory.streak || self.polls < 5) {
+        if !self.probing && (!self.memory.streak() || self.polls < PROBE_POLLS) {
             return;
         }
-        let elapsed = self.now.wrapping_sub(self.start);
-        let acquisitions = u64::from(self.seq_seen.wrapping_sub(self.seq_at_start));
-        // gap = elapsed / acquisitions * share of the polls that saw the mutex free
-        let streak = acquisitions > 4
-            && elapsed * u64::from(self.free_polls)
-                < HANDOVER_NS * acquisitions * u64::from(self.polls);
-        self.memory.learned(streak);
+        let acquisitions = self.seq_seen.wrapping_sub(self.seq_at_start);
+        let elapsed = self.moved_at.wrapping_sub(self.start);
+        self.memory.learned(streaks_pay(
+            elapsed,
+            acquisitions,
+            self.polls,
+            self.free_polls,
+        ));
         self.memory.store(mutex);
+    }
+}
+
+/// Whether the time that threads spend outside the mutex is shorter than a hand-over: `acquisitions` in `elapsed` nanoseconds make
+/// the period, and the share of looks that found the mutex free is the share of the period outside.
+fn streaks_pay(elapsed: u64, acquisitions: u32, polls: u32, free_polls: u32) -> bool {
+    let (acquisitions, polls) = (u64::from(acquisitions), u64::from(polls));
+    let gap_is_short = elapsed * u64::from(free_polls) < HANDOVER_NS * acquisitions * polls;
+    gap_is_short && elapsed < STREAK_PERIOD_HANDOVERS * HANDOVER_NS * acquisitions
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streaks_pay_for_short_gaps_and_short_sections_only() {
+        // 10 us, 8 looks: 70 acquisitions, free at 5 of 8 looks: 89 ns outside.
+        assert!(streaks_pay(10_000, 70, 8, 5));
+        // 20 acquisitions, free at 7 of 8: 440 ns outside.
+        assert!(!streaks_pay(10_000, 20, 8, 7));
+        // A critical section of 1 us and nothing outside.
+        assert!(streaks_pay(10_000, 10, 8, 0));
+        // A critical section of 5 us.
+        assert!(!streaks_pay(10_000, 2, 8, 0));
+        // No acquisition seen: the holder sleeps.
+        assert!(!streaks_pay(10_000, 0, 8, 0));
     }
 }
