@@ -67,7 +67,7 @@ pub fn lock<P: Platform>(mutex: &Mutex, deadline: Option<&Deadline>) -> bool {
 
 fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
     let mut gate = Backstop::new();
-    let mut seated = seat::claim(mutex, waiter.me);
+    let mut seated = seat::claim::<P>(mutex, waiter.me);
     loop {
         if seated {
             match attend::<P>(mutex, waiter) {
@@ -89,7 +89,7 @@ fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
                 seat::take(mutex, waiter.me);
                 true
             }
-            Wait::Retry => seat::claim(mutex, waiter.me),
+            Wait::Retry => seat::claim::<P>(mutex, waiter.me),
         };
     }
 }
@@ -121,12 +121,12 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
         match watch.spin::<P>(mutex, waiter) {
             Advice::Acquired => {
                 P::note(Event::Spun, mutex);
-                seat::pass::<P>(mutex, waiter.me);
+                seat::pass::<P>(mutex, waiter.me, watch.ends_a_streak());
                 return Attended::Acquired;
             }
             Advice::Evicted => return Attended::Evicted,
             Advice::TimedOut => {
-                seat::pass::<P>(mutex, waiter.me);
+                seat::pass::<P>(mutex, waiter.me, false);
                 return Attended::TimedOut;
             }
             Advice::Sleep => {}
@@ -139,7 +139,7 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
             Wait::Woken => waiter.duty = true,
             Wait::Retry => {}
             Wait::TimedOut => {
-                seat::pass::<P>(mutex, waiter.me);
+                seat::pass::<P>(mutex, waiter.me, false);
                 return Attended::TimedOut;
             }
         }

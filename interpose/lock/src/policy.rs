@@ -178,6 +178,11 @@ impl Watch {
         }
     }
 
+    /// Whether the previous holder is likely to come back at once.
+    pub(crate) fn ends_a_streak(&self) -> bool {
+        self.memory.streak() && self.moved
+    }
+
     /// Whether the running threads may go on taking the mutex.
     fn is_patient(&self) -> bool {
         if self.probing {

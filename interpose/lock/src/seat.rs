@@ -10,6 +10,10 @@
 //! | 0 | vacant |
 //! | a thread id | occupied by that thread, the attendant |
 //! | [`RESERVED`] | a waiter was woken at the gate to take it, and is on its way |
+//! | [`OFFERED`] | the last occupant has the mutex and is about to wake a sleeper, unless the next thread that comes does so first |
+//!
+//! The offer is for streaks: the thread whose streak has ended comes back at once, and goes to the gate. If it wakes the next attendant itself, that one
+//! runs on the CPU which its waker leaves; woken by the new holder, it would often be queued behind the holder, and preempt it or wait for a tick.
 //!
 //! Promise: while anybody sleeps at the gate, the seat is occupied or reserved, or a woken waiter is on its way to it; and whoever has it passes it on
 //! ([`pass`]) when it leaves with or without the mutex. The gate needs no fence of its own against sleeping on an old value:
@@ -29,16 +33,31 @@ use crate::{Mutex, platform::Platform};
 
 const VACANT: u32 = 0;
 /// A woken waiter is on its way to the seat. Thread ids are below 2^22 (`PID_MAX_LIMIT`).
-pub const RESERVED: u32 = u32::MAX;
+const RESERVED: u32 = u32::MAX;
+const OFFERED: u32 = u32::MAX - 1;
+/// How long a new holder waits for the other one to take up its offer.
+const OFFER_NS: u64 = 1_000;
 
-/// Tries to become the attendant.
+/// Tries to become the attendant; takes up an offer to wake the next one instead.
 #[must_use]
-pub fn claim(mutex: &Mutex, me: u32) -> bool {
-    mutex.seat.load(Relaxed) == VACANT
-        && mutex
-            .seat
-            .compare_exchange(VACANT, me, AcqRel, Relaxed)
-            .is_ok()
+pub fn claim<P: Platform>(mutex: &Mutex, me: u32) -> bool {
+    // Relaxed: only chooses what the compare-exchange expects.
+    match mutex.seat.load(Relaxed) {
+        VACANT => change(mutex, VACANT, me),
+        OFFERED => {
+            change(mutex, OFFERED, RESERVED)
+                && !P::wake_one(&raw const mutex.seat, false)
+                && change(mutex, RESERVED, me)
+        }
+        _ => false,
+    }
+}
+
+fn change(mutex: &Mutex, from: u32, to: u32) -> bool {
+    mutex
+        .seat
+        .compare_exchange(from, to, AcqRel, Relaxed)
+        .is_ok()
 }
 
 /// Takes the seat, whoever has it: for a waiter that was woken at the gate, and so has waited longest.
@@ -52,36 +71,42 @@ pub fn is_mine(mutex: &Mutex, me: u32) -> bool {
     mutex.seat.load(Relaxed) == me
 }
 
-/// Leaves the seat to the waiter that has slept longest at the gate, if there is one.
-pub fn pass<P: Platform>(mutex: &Mutex, me: u32) {
-    let next = if mutex.parked.load(Relaxed) == 0 {
-        VACANT
-    } else {
-        RESERVED
+/// Leaves the seat to the waiter that has slept longest at the gate, if there is one. With `offer`, lets the next thread that comes wake it.
+pub fn pass<P: Platform>(mutex: &Mutex, me: u32, offer: bool) {
+    let anybody = mutex.parked.load(Relaxed) != 0;
+    let next = match (anybody, offer) {
+        (false, _) => VACANT,
+        (true, false) => RESERVED,
+        (true, true) => OFFERED,
     };
-    if mutex
-        .seat
-        .compare_exchange(me, next, AcqRel, Relaxed)
-        .is_err()
-    {
+    if !change(mutex, me, next) {
         return; // A woken waiter has taken it.
     }
-    if next == RESERVED {
-        if P::wake_one(&raw const mutex.seat, false) {
-            return;
-        }
-        if mutex
-            .seat
-            .compare_exchange(RESERVED, VACANT, AcqRel, Relaxed)
-            .is_err()
-        {
-            return;
-        }
+    if next == OFFERED && (is_taken_up::<P>(mutex) || !change(mutex, OFFERED, RESERVED)) {
+        return;
+    }
+    if next != VACANT
+        && (P::wake_one(&raw const mutex.seat, false) || !change(mutex, RESERVED, VACANT))
+    {
+        return;
     }
     fence(SeqCst); // Pairs with the fence in `sleep_on`.
     if mutex.parked.load(Relaxed) != 0 {
         // Somebody went to sleep on the old value, or is about to find out that it is old.
         P::wake_one(&raw const mutex.seat, false);
+    }
+}
+
+fn is_taken_up<P: Platform>(mutex: &Mutex) -> bool {
+    let start = P::now_ns();
+    loop {
+        if mutex.seat.load(Relaxed) != OFFERED {
+            return true;
+        }
+        if P::now_ns().wrapping_sub(start) > OFFER_NS {
+            return false;
+        }
+        P::pause();
     }
 }
 
