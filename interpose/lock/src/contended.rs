@@ -28,8 +28,8 @@ use crate::{
 };
 
 /// The first backstop of a sleep, and what is added for each sleeper before me at the gate.
-const BACKSTOP_NS: u64 = 2_000_000;
-const BACKSTOP_PER_SLEEPER_NS: u64 = 500_000;
+const BACKSTOP_NS: u64 = 4_000_000;
+const BACKSTOP_PER_SLEEPER_NS: u64 = 1_000_000;
 /// The backstop doubles while the holder holds on, up to this.
 const BACKSTOP_MAX_NS: u64 = 256_000_000;
 

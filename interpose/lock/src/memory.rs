@@ -6,6 +6,8 @@ use autolock_abi::{Mutex, sync::Ordering::Relaxed};
 const PROBE_EVERY: u32 = 256;
 const PROBE_LEVEL_MAX: u32 = 5;
 const SCORE_MAX: u32 = 3;
+/// Streaks without a nap after one that ended during a nap.
+const NAPLESS_STREAKS: u32 = 16;
 
 /// The policy's memory of one mutex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub(crate) struct Memory {
     score: u32,
     /// How many measurements in a row said that they do not.
     probe_level: u32,
-    /// Attended acquisitions until the next measurement.
+    /// Attended acquisitions until the next measurement; in streaks, until the next nap.
     countdown: u32,
 }
 
@@ -57,13 +59,28 @@ impl Memory {
         due
     }
 
+    /// Counts a streak; whether its attendant may sleep through it.
+    pub(crate) const fn may_nap(self) -> bool {
+        self.countdown == 0
+    }
+
+    /// How a nap went: whether the streak went on all the time.
+    pub(crate) fn napped(&mut self, well: bool) {
+        self.countdown = if well { 0 } else { NAPLESS_STREAKS };
+    }
+
     /// A measurement's result.
     pub(crate) fn learned(&mut self, streak: bool) {
         if streak {
+            let countdown = if self.streak() {
+                self.countdown.saturating_sub(1)
+            } else {
+                0
+            };
             *self = Self {
                 score: SCORE_MAX,
                 probe_level: 0,
-                countdown: 0,
+                countdown,
             };
         } else if self.score > 1 {
             self.score -= 1;

@@ -20,7 +20,7 @@ use crate::{
     contended::{Waiter, try_acquire},
     memory::Memory,
     oncpu::{HolderState, OnCpu},
-    platform::Platform,
+    platform::{Platform, Wait},
     seat,
 };
 
@@ -42,10 +42,14 @@ const SLICE_NS: u64 = 200_000;
 /// How often an attendant looks at a mutex in a streak: each look costs the holder a cache miss. Rarer and rarer while the streak lasts.
 const STREAK_POLL_MIN_NS: u64 = 1_000;
 const STREAK_POLL_MAX_NS: u64 = 16_000;
+/// How long an attendant watches a streak before it sleeps through the rest.
+const NAP_AFTER_NS: u64 = 15_000;
 /// Streaks are for short critical sections: above this many hand-overs an acquisition, sharing costs next to nothing.
 const STREAK_PERIOD_HANDOVERS: u64 = 10;
 /// A measurement's looks: far enough apart that the holder is not disturbed between two.
 const PROBE_POLL_NS: u64 = 1_200;
+/// Looks of a streak's attendant that make a measurement, too.
+const STREAK_POLLS: u32 = 4;
 const PROBE_POLLS: u32 = if cfg!(loom) { 2 } else { 8 };
 /// The cost of a hand-over between two CPUs, with the cache misses that follow it.
 const HANDOVER_NS: u64 = 290;
@@ -127,6 +131,8 @@ pub(crate) struct Watch {
     moved: bool,
     seq_at_start: u32,
     seq_seen: u32,
+    looks: u32,
+    /// Looks while patient, and how many of them saw the mutex free.
     polls: u32,
     free_polls: u32,
     streak_poll_ns: u64,
@@ -148,6 +154,7 @@ impl Watch {
             moved: false,
             seq_at_start: seq,
             seq_seen: seq,
+            looks: 0,
             polls: 0,
             free_polls: 0,
             streak_poll_ns: STREAK_POLL_MIN_NS,
@@ -161,7 +168,7 @@ impl Watch {
         loop {
             let patient = self.is_patient();
             let word = mutex.word.load(Relaxed);
-            let moves = self.observe(mutex, word);
+            let moves = self.observe(mutex, word, patient);
             if word == UNLOCKED {
                 // Patience ends when the mutex is idle: free, and not acquired since the last look.
                 if !(patient && moves) && try_acquire(mutex, waiter.duty) {
@@ -174,7 +181,11 @@ impl Watch {
                     return advice;
                 }
             }
-            self.pause::<P>(patient);
+            if patient && self.may_nap() {
+                self.nap::<P>(mutex, waiter);
+            } else {
+                self.pause::<P>(patient);
+            }
         }
     }
 
@@ -193,9 +204,12 @@ impl Watch {
     }
 
     /// Counts a look; returns whether the mutex was acquired since the last one. The first look says yes.
-    fn observe(&mut self, mutex: &Mutex, word: u32) -> bool {
-        self.polls += 1;
-        self.free_polls += u32::from(word == UNLOCKED);
+    fn observe(&mut self, mutex: &Mutex, word: u32, patient: bool) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        if patient {
+            self.polls += 1;
+            self.free_polls += u32::from(word == UNLOCKED);
+        }
         let seq = mutex.seq.load(Relaxed);
         if seq != self.seq_seen {
             self.seq_seen = seq;
@@ -203,7 +217,7 @@ impl Watch {
             self.moved = true;
             return true;
         }
-        self.polls == 1
+        self.looks == 1
     }
 
     /// Takes the duty to wake over from a holder, and asks a holder to step back once the slice is over.
@@ -244,6 +258,33 @@ impl Watch {
         (tired || hopeless).then_some(Advice::Sleep)
     }
 
+    /// Whether the streak is certain enough to sleep through the rest of the slice.
+    fn may_nap(&self) -> bool {
+        !self.probing
+            && self.moved
+            && self.now.wrapping_sub(self.start) > NAP_AFTER_NS
+            && self.memory.may_nap()
+    }
+
+    /// Sleeps until the slice is over. A waiter that spun instead would use up its share of the CPU, and be preempted just when its turn comes.
+    /// The price is paid when the streak ends early: the mutex stays idle. The memory avoids that.
+    fn nap<P: Platform>(&mut self, mutex: &Mutex, waiter: &Waiter<'_>) {
+        let before = self.seq_seen.wrapping_sub(self.seq_at_start);
+        let awake = self.now.wrapping_sub(self.start);
+        let rest = SLICE_NS.saturating_sub(awake);
+        // On the seat, which is mine: nobody wakes me but one who has taken it from me, and then the wake means what it means at the gate.
+        if P::wait(&mutex.seat, waiter.me, false, rest, waiter.deadline) == Wait::Woken {
+            seat::take(mutex, waiter.me);
+        }
+        self.now = P::now_ns();
+        let asleep = self.now.wrapping_sub(self.start).wrapping_sub(awake);
+        let seq = mutex.seq.load(Relaxed);
+        let meanwhile = seq.wrapping_sub(self.seq_seen);
+        // Fewer than half as many acquisitions as in the time before: the streak ended.
+        let ended = u64::from(meanwhile) * 2 * awake < u64::from(before) * asleep;
+        self.memory.napped(!ended);
+    }
+
     /// Waits until the next look.
     fn pause<P: Platform>(&mut self, patient: bool) {
         if patient && self.probing {
@@ -253,7 +294,7 @@ impl Watch {
             self.streak_poll_ns = (self.streak_poll_ns * 2).min(STREAK_POLL_MAX_NS);
         } else {
             P::pause();
-            if self.polls.is_multiple_of(POLLS_PER_CLOCK) {
+            if self.looks.is_multiple_of(POLLS_PER_CLOCK) {
                 self.now = P::now_ns();
             }
         }
@@ -261,7 +302,7 @@ impl Watch {
 
     /// Remembers what this watch has seen.
     fn learn(&mut self, mutex: &Mutex) {
-        if !self.probing && (!self.memory.streak() || self.polls < PROBE_POLLS) {
+        if !self.probing && (!self.memory.streak() || self.polls < STREAK_POLLS) {
             return;
         }
         let acquisitions = self.seq_seen.wrapping_sub(self.seq_at_start);
