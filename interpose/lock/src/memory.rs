@@ -1,39 +1,54 @@
-//! What the policy remembers of a mutex, in 32 bits of the mutex itself. All hints: any value is legal, and a lost update costs a measurement.
+//! What the policy remembers of a mutex, in 32 bits of the mutex itself.
+//!
+//! All hints: any value is legal, zero is what a new mutex begins with, and a lost update costs a measurement.
 
 use autolock_abi::{Mutex, sync::Ordering::Relaxed};
 
-/// Attended acquisitions between two measurements: 256 to begin with, up to 256 << 5 while nothing changes.
-const PROBE_EVERY: u32 = 256;
-const PROBE_LEVEL_MAX: u32 = 5;
+/// Attended acquisitions before the first measurement; doubled after each one that changes nothing.
+const FIRST_PROBE: u32 = 32;
+const PROBE_LEVEL_MAX: u32 = 7;
+/// Measurements in a row that must say that streaks do not pay before they end.
 const SCORE_MAX: u32 = 3;
 /// Streaks without a nap after one that ended during a nap.
 const NAPLESS_STREAKS: u32 = 16;
+/// Spins in vain, less the successful ones, from which on waiters sleep at once; and the most that are remembered.
+const FAILURES_TO_SLEEP: u32 = 4;
+const FAILURES_MAX: u32 = 7;
+/// One waiter in so many spins all the same, to see whether it pays again.
+const RETRY_EVERY: u32 = 16;
 
 /// The policy's memory of one mutex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// How many measurements in a row must say that streaks do not pay before they end; 0: share.
+    /// 0: share. Above: streaks pay; how many measurements in a row must deny it.
     score: u32,
-    /// How many measurements in a row said that they do not.
+    /// How many measurements in a row said that streaks do not pay.
     probe_level: u32,
-    /// Attended acquisitions until the next measurement; in streaks, until the next nap.
-    countdown: u32,
+    /// Spins in vain, less the successful ones.
+    failures: u32,
+    /// While sharing: attended acquisitions since the last measurement. In streaks: how many more go without a nap.
+    count: u32,
 }
 
 impl Memory {
     const LEVEL_SHIFT: u32 = 2;
-    const COUNTDOWN_SHIFT: u32 = 5;
+    const FAILURES_SHIFT: u32 = 5;
+    const COUNT_SHIFT: u32 = 8;
 
     const fn from_bits(bits: u32) -> Self {
         Self {
             score: bits & 3,
             probe_level: bits >> Self::LEVEL_SHIFT & 7,
-            countdown: bits >> Self::COUNTDOWN_SHIFT,
+            failures: bits >> Self::FAILURES_SHIFT & 7,
+            count: bits >> Self::COUNT_SHIFT,
         }
     }
 
     const fn bits(self) -> u32 {
-        self.score | self.probe_level << Self::LEVEL_SHIFT | self.countdown << Self::COUNTDOWN_SHIFT
+        self.score
+            | self.probe_level << Self::LEVEL_SHIFT
+            | self.failures << Self::FAILURES_SHIFT
+            | self.count << Self::COUNT_SHIFT
     }
 
     pub(crate) fn load(mutex: &Mutex) -> Self {
@@ -54,43 +69,112 @@ impl Memory {
         if self.streak() {
             return false; // Every streak measures.
         }
-        let due = self.countdown == 0;
-        self.countdown = self.countdown.saturating_sub(1);
-        due
-    }
-
-    /// Counts a streak; whether its attendant may sleep through it.
-    pub(crate) const fn may_nap(self) -> bool {
-        self.countdown == 0
-    }
-
-    /// How a nap went: whether the streak went on all the time.
-    pub(crate) fn napped(&mut self, well: bool) {
-        self.countdown = if well { 0 } else { NAPLESS_STREAKS };
+        self.count += 1;
+        self.count > FIRST_PROBE << self.probe_level
     }
 
     /// A measurement's result.
     pub(crate) fn learned(&mut self, streak: bool) {
         if streak {
-            let countdown = if self.streak() {
-                self.countdown.saturating_sub(1)
+            self.count = if self.streak() {
+                self.count.saturating_sub(1)
             } else {
                 0
             };
-            *self = Self {
-                score: SCORE_MAX,
-                probe_level: 0,
-                countdown,
-            };
+            self.score = SCORE_MAX;
+            self.probe_level = 0;
         } else if self.score > 1 {
             self.score -= 1;
         } else {
-            let probe_level = (self.probe_level + 1).min(PROBE_LEVEL_MAX);
-            *self = Self {
-                score: 0,
-                probe_level,
-                countdown: PROBE_EVERY << probe_level,
-            };
+            self.score = 0;
+            self.probe_level = (self.probe_level + 1).min(PROBE_LEVEL_MAX);
+            self.count = 0;
         }
+    }
+
+    /// Whether an attendant may sleep through a streak.
+    pub(crate) const fn may_nap(self) -> bool {
+        self.count == 0
+    }
+
+    /// How a nap went: whether the streak went on all the time.
+    pub(crate) fn napped(&mut self, well: bool) {
+        self.count = if well { 0 } else { NAPLESS_STREAKS };
+    }
+
+    /// Whether spinning on a holder that may be off its CPU is worth it; `draw` is any number that varies.
+    pub(crate) const fn spinning_pays(self, draw: u32) -> bool {
+        self.failures < FAILURES_TO_SLEEP || draw % RETRY_EVERY == 0
+    }
+
+    /// How a spin went.
+    pub(crate) fn spun(&mut self, acquired: bool) {
+        self.failures = if acquired {
+            self.failures.saturating_sub(1)
+        } else {
+            (self.failures + 1).min(FAILURES_MAX)
+        };
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const NEW: Memory = Memory::from_bits(0);
+
+    #[test]
+    fn it_fits_into_32_bits_and_comes_back() {
+        let full = Memory {
+            score: 3,
+            probe_level: 7,
+            failures: 7,
+            count: FIRST_PROBE << PROBE_LEVEL_MAX,
+        };
+        assert_eq!(Memory::from_bits(full.bits()), full);
+        assert_eq!(NEW.bits(), 0);
+    }
+
+    #[test]
+    fn measurements_become_rarer_while_they_change_nothing() {
+        let mut memory = NEW;
+        let mut between = Vec::new();
+        for _ in 0..10 {
+            let mut acquisitions = 1;
+            while !memory.probe_is_due() {
+                acquisitions += 1;
+            }
+            between.push(acquisitions);
+            memory.learned(false);
+        }
+        assert!(
+            between.windows(2).all(|pair| pair[0] <= pair[1]),
+            "{between:?}"
+        );
+        assert!(between[9] > 100 * between[0]);
+    }
+
+    #[test]
+    fn one_bad_measurement_does_not_end_streaks() {
+        let mut memory = NEW;
+        memory.learned(true);
+        memory.learned(false);
+        assert!(memory.streak());
+        memory.learned(false);
+        memory.learned(false);
+        assert!(!memory.streak());
+    }
+
+    #[test]
+    fn spins_in_vain_end_spinning_but_for_a_few_tries() {
+        let mut memory = NEW;
+        for _ in 0..FAILURES_TO_SLEEP {
+            assert!(memory.spinning_pays(1));
+            memory.spun(false);
+        }
+        assert!(!memory.spinning_pays(1));
+        assert!(memory.spinning_pays(RETRY_EVERY));
+        memory.spun(true);
+        assert!(memory.spinning_pays(1));
     }
 }

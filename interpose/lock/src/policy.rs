@@ -57,8 +57,8 @@ const HANDOVER_NS: u64 = 290;
 const PATIENCE_NS: u64 = 3_000;
 /// The same on a mutex that moves: its holders run.
 const LONG_PATIENCE_NS: u64 = 50_000;
-/// How long a waiter spins beside an attendant before it goes to the gate.
-const NEWCOMER_NS: u64 = 3_000;
+/// Longer than it takes a holder to write down, after its acquisition, on which CPU it runs.
+const RECORD_NS: u64 = 500;
 /// How long after its slice's end an attendant goes on trying before it asks holders to step back.
 const HUNGER_NS: u64 = 2_000;
 /// How long an unlocker steps back for a hungry attendant.
@@ -99,7 +99,9 @@ pub(crate) fn spin_shared<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bo
 
 /// Spins a little while somebody else attends. Returns whether the mutex was acquired.
 pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bool {
-    if Memory::load(mutex).streak() {
+    let memory = Memory::load(mutex);
+    let seq = mutex.seq.load(Relaxed);
+    if memory.streak() || !memory.spinning_pays(seq) {
         return false;
     }
     let my_cpu = P::cpu();
@@ -111,12 +113,19 @@ pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) 
             }
             P::pause();
         }
-        if P::now_ns().wrapping_sub(start) > NEWCOMER_NS
-            || P::OnCpu::holder(mutex, my_cpu) == HolderState::NotRunning
+        let waited = P::now_ns().wrapping_sub(start);
+        if waited > PATIENCE_NS
+            || mutex.seq.load(Relaxed) == seq && is_hopeless::<P>(mutex, my_cpu, waited)
         {
             return false;
         }
     }
+}
+
+/// Whether a holder that has not moved for `unmoved` nanoseconds is off its CPU. Not at once: between an acquisition and its
+/// record the mutex still shows the holder before.
+fn is_hopeless<P: Platform>(mutex: &Mutex, my_cpu: u16, unmoved: u64) -> bool {
+    unmoved > RECORD_NS && P::OnCpu::holder(mutex, my_cpu) == HolderState::NotRunning
 }
 
 /// One attendant's time in the seat, sleeps included.
@@ -131,6 +140,7 @@ pub(crate) struct Watch {
     moved: bool,
     seq_at_start: u32,
     seq_seen: u32,
+    first_spin_is_over: bool,
     looks: u32,
     /// Looks while patient, and how many of them saw the mutex free.
     polls: u32,
@@ -154,6 +164,7 @@ impl Watch {
             moved: false,
             seq_at_start: seq,
             seq_seen: seq,
+            first_spin_is_over: false,
             looks: 0,
             polls: 0,
             free_polls: 0,
@@ -172,6 +183,7 @@ impl Watch {
             if word == UNLOCKED {
                 // Patience ends when the mutex is idle: free, and not acquired since the last look.
                 if !(patient && moves) && try_acquire(mutex, waiter.duty) {
+                    self.spun(mutex, true);
                     self.learn(mutex);
                     return Advice::Acquired;
                 }
@@ -297,6 +309,14 @@ impl Watch {
             if self.looks.is_multiple_of(POLLS_PER_CLOCK) {
                 self.now = P::now_ns();
             }
+        }
+    }
+
+    /// Remembers how the first spin of this watch went.
+    fn spun(&mut self, mutex: &Mutex, acquired: bool) {
+        if !core::mem::replace(&mut self.first_spin_is_over, true) {
+            self.memory.spun(acquired);
+            self.memory.store(mutex);
         }
     }
 
