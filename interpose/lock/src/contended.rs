@@ -24,7 +24,7 @@ use crate::{
     Mutex,
     platform::{Deadline, Event, Platform, Wait},
     policy::{self, Advice, Watch},
-    seat,
+    seat::{self, Pass},
 };
 
 /// The first backstop of a sleep, and what is added for each sleeper before me at the gate.
@@ -66,6 +66,10 @@ pub fn lock<P: Platform>(mutex: &Mutex, deadline: Option<&Deadline>) -> bool {
 }
 
 fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
+    if policy::spin_briefly::<P>(mutex) {
+        P::note(Event::Spun, mutex);
+        return true;
+    }
     let mut gate = Backstop::new();
     let mut seated = seat::claim::<P>(mutex, waiter.me);
     loop {
@@ -84,8 +88,16 @@ fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
             return true;
         }
         seated = match sleep_at_gate::<P>(mutex, waiter, &mut gate) {
-            Wait::TimedOut => return false,
+            Wait::TimedOut => {
+                if seat::may_be_mine(mutex) {
+                    seat::take(mutex, waiter.me);
+                    leave_seat::<P>(mutex, waiter);
+                }
+                return false;
+            }
             Wait::Woken => {
+                // Perhaps by an unlock: I may have been moved to the word.
+                waiter.duty = true;
                 seat::take(mutex, waiter.me);
                 true
             }
@@ -107,6 +119,11 @@ fn sleep_at_gate<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>, backstop: &mut
     result
 }
 
+/// Leaves the seat without the mutex.
+fn leave_seat<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) {
+    let _ = seat::pass::<P>(mutex, waiter.me, Pass::Wake); // Moves nobody to the word.
+}
+
 enum Attended {
     Acquired,
     TimedOut,
@@ -121,12 +138,14 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
         match watch.spin::<P>(mutex, waiter) {
             Advice::Acquired => {
                 P::note(Event::Spun, mutex);
-                seat::pass::<P>(mutex, waiter.me, watch.ends_a_streak());
+                if seat::pass::<P>(mutex, waiter.me, watch.pass()) {
+                    mark_contended(mutex);
+                }
                 return Attended::Acquired;
             }
             Advice::Evicted => return Attended::Evicted,
             Advice::TimedOut => {
-                seat::pass::<P>(mutex, waiter.me, false);
+                leave_seat::<P>(mutex, waiter);
                 return Attended::TimedOut;
             }
             Advice::Sleep => {}
@@ -139,7 +158,7 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
             Wait::Woken => waiter.duty = true,
             Wait::Retry => {}
             Wait::TimedOut => {
-                seat::pass::<P>(mutex, waiter.me, false);
+                leave_seat::<P>(mutex, waiter);
                 return Attended::TimedOut;
             }
         }

@@ -4,7 +4,7 @@
 
 use autolock_abi::{Mutex, sync::Ordering::Relaxed};
 
-/// Attended acquisitions before the first measurement; doubled after each one that changes nothing.
+/// Acquisitions that had to wait before the first measurement; doubled after each one that changes nothing.
 const FIRST_PROBE: u32 = 32;
 const PROBE_LEVEL_MAX: u32 = 7;
 /// Measurements in a row that must say that streaks do not pay before they end.
@@ -26,7 +26,7 @@ pub(crate) struct Memory {
     probe_level: u32,
     /// Spins in vain, less the successful ones.
     failures: u32,
-    /// While sharing: attended acquisitions since the last measurement. In streaks: how many more go without a nap.
+    /// While sharing: acquisitions that had to wait since the last measurement. In streaks: how many more go without a nap.
     count: u32,
 }
 
@@ -64,13 +64,16 @@ impl Memory {
         self.score != 0
     }
 
-    /// Counts an attended acquisition; true if it should measure.
-    pub(crate) fn probe_is_due(&mut self) -> bool {
-        if self.streak() {
-            return false; // Every streak measures.
+    /// Whether the next attendant should measure. Every streak measures.
+    pub(crate) const fn probe_is_due(self) -> bool {
+        !self.streak() && self.count >= FIRST_PROBE << self.probe_level
+    }
+
+    /// Counts an acquisition that had to wait.
+    pub(crate) fn waited(&mut self) {
+        if !self.streak() && !self.probe_is_due() {
+            self.count += 1;
         }
-        self.count += 1;
-        self.count > FIRST_PROBE << self.probe_level
     }
 
     /// A measurement's result.
@@ -140,8 +143,9 @@ mod tests {
         let mut memory = NEW;
         let mut between = Vec::new();
         for _ in 0..10 {
-            let mut acquisitions = 1;
+            let mut acquisitions = 0;
             while !memory.probe_is_due() {
+                memory.waited();
                 acquisitions += 1;
             }
             between.push(acquisitions);

@@ -80,6 +80,9 @@ pub trait Platform {
     /// Wakes one sleeper, and says whether there was one. The word may be unmapped by now: only its address may be used.
     fn wake_one(word: *const AtomicU32, shared: bool) -> bool;
 
+    /// Moves one sleeper from `gate` to `word`, if `gate` is still `expected`, without waking it, and says whether there was one.
+    fn requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool;
+
     /// Reports that an unlock woke a waiter; there is no mutex any more.
     fn note_wake();
 

@@ -21,7 +21,7 @@ use crate::{
     memory::Memory,
     oncpu::{HolderState, OnCpu},
     platform::{Platform, Wait},
-    seat,
+    seat::{self, Pass},
 };
 
 /// How an attendant's spinning ended.
@@ -66,6 +66,8 @@ const STEP_BACK_NS: u64 = 1_000;
 /// Looks between two looks at the clock while polling without a pause.
 const POLLS_PER_CLOCK: u32 = if cfg!(loom) { 1 } else { 8 };
 
+/// Looks before a waiter does anything else.
+const BRIEF_POLLS: u32 = if cfg!(loom) { 1 } else { 6 };
 /// Looks of a waiter of a process-shared mutex before it sleeps.
 const SHARED_POLLS: u32 = if cfg!(loom) { 1 } else { 30 };
 
@@ -90,6 +92,24 @@ pub(crate) fn step_back<P: Platform>() {
 pub(crate) fn spin_shared<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bool {
     for _ in 0..SHARED_POLLS {
         if try_acquire(mutex, waiter.duty) {
+            return true;
+        }
+        P::pause();
+    }
+    false
+}
+
+/// Spins for less time than it takes to write anything into the mutex that its holder would notice: a contended short critical
+/// section is over by then. Returns whether the mutex was acquired.
+pub(crate) fn spin_briefly<P: Platform>(mutex: &Mutex) -> bool {
+    let mut memory = Memory::load(mutex);
+    if memory.streak() || memory.probe_is_due() || !memory.spinning_pays(mutex.seq.load(Relaxed)) {
+        return false;
+    }
+    for _ in 0..BRIEF_POLLS {
+        if try_acquire(mutex, false) {
+            memory.waited();
+            memory.store(mutex);
             return true;
         }
         P::pause();
@@ -150,9 +170,8 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new<P: Platform>(mutex: &Mutex) -> Self {
-        let mut memory = Memory::load(mutex);
+        let memory = Memory::load(mutex);
         let probing = memory.probe_is_due();
-        memory.store(mutex);
         let now = P::now_ns();
         let seq = mutex.seq.load(Relaxed);
         Self {
@@ -201,9 +220,16 @@ impl Watch {
         }
     }
 
-    /// Whether the previous holder is likely to come back at once.
-    pub(crate) fn ends_a_streak(&self) -> bool {
-        self.memory.streak() && self.moved
+    /// How an attendant that has the mutex passes its seat on.
+    pub(crate) const fn pass(&self) -> Pass {
+        if self.memory.streak() {
+            // The thread whose streak has ended is likely to come back at once.
+            if self.moved { Pass::Offer } else { Pass::Wake }
+        } else if self.memory.spinning_pays(1) {
+            Pass::Wake
+        } else {
+            Pass::Move
+        }
     }
 
     /// Whether the running threads may go on taking the mutex.
@@ -316,6 +342,7 @@ impl Watch {
     fn spun(&mut self, mutex: &Mutex, acquired: bool) {
         if !core::mem::replace(&mut self.first_spin_is_over, true) {
             self.memory.spun(acquired);
+            self.memory.waited();
             self.memory.store(mutex);
         }
     }

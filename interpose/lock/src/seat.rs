@@ -9,7 +9,7 @@
 //! |---|---|
 //! | 0 | vacant |
 //! | a thread id | occupied by that thread, the attendant |
-//! | [`RESERVED`] | a waiter was woken at the gate to take it, and is on its way |
+//! | [`RESERVED`] | a waiter was woken at the gate to take it, and is on its way; or it was moved to the lock word, and unlock will wake it |
 //! | [`OFFERED`] | the last occupant has the mutex and is about to wake a sleeper, unless the next thread that comes does so first |
 //!
 //! The offer is for streaks: the thread whose streak has ended comes back at once, and goes to the gate. If it wakes the next attendant itself, that one
@@ -71,30 +71,51 @@ pub fn is_mine(mutex: &Mutex, me: u32) -> bool {
     mutex.seat.load(Relaxed) == me
 }
 
-/// Leaves the seat to the waiter that has slept longest at the gate, if there is one. With `offer`, lets the next thread that comes wake it.
-pub fn pass<P: Platform>(mutex: &Mutex, me: u32, offer: bool) {
-    let anybody = mutex.parked.load(Relaxed) != 0;
-    let next = match (anybody, offer) {
-        (false, _) => VACANT,
-        (true, false) => RESERVED,
-        (true, true) => OFFERED,
+/// How the waiter that has slept longest at the gate gets the seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// It is woken.
+    Wake,
+    /// The next thread that comes wakes it, or I do after a moment.
+    Offer,
+    /// It sleeps on, on the lock word. Only for the holder, who must then mark the word contended.
+    Move,
+}
+
+/// Leaves the seat to the waiter that has slept longest at the gate, if there is one. Returns true if the word must be marked contended.
+#[must_use]
+pub fn pass<P: Platform>(mutex: &Mutex, me: u32, how: Pass) -> bool {
+    let next = match how {
+        _ if mutex.parked.load(Relaxed) == 0 => VACANT,
+        Pass::Offer => OFFERED,
+        Pass::Wake | Pass::Move => RESERVED,
     };
     if !change(mutex, me, next) {
-        return; // A woken waiter has taken it.
+        return false; // A woken waiter has taken it.
     }
     if next == OFFERED && (is_taken_up::<P>(mutex) || !change(mutex, OFFERED, RESERVED)) {
-        return;
+        return false;
     }
-    if next != VACANT
-        && (P::wake_one(&raw const mutex.seat, false) || !change(mutex, RESERVED, VACANT))
-    {
-        return;
+    if next != VACANT {
+        if how == Pass::Move && P::requeue_one(&mutex.seat, RESERVED, &mutex.word) {
+            return true;
+        }
+        if P::wake_one(&raw const mutex.seat, false) || !change(mutex, RESERVED, VACANT) {
+            return false;
+        }
     }
     fence(SeqCst); // Pairs with the fence in `sleep_on`.
     if mutex.parked.load(Relaxed) != 0 {
         // Somebody went to sleep on the old value, or is about to find out that it is old.
         P::wake_one(&raw const mutex.seat, false);
     }
+    false
+}
+
+/// For a waiter that gives up at the gate: whether it may have been moved to the lock word, and have the seat without knowing.
+#[must_use]
+pub fn may_be_mine(mutex: &Mutex) -> bool {
+    mutex.seat.load(Relaxed) == RESERVED
 }
 
 fn is_taken_up<P: Platform>(mutex: &Mutex) -> bool {

@@ -179,6 +179,21 @@ impl Platform for Model {
         true
     }
 
+    fn requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool {
+        if gate.fetch_or(0, SeqCst) != expected {
+            return false;
+        }
+        let mut queue = KERNEL.queue.lock().expect("not poisoned");
+        let from = std::ptr::from_ref(gate).addr();
+        let Some(at) = queue.iter().position(|sleeper| sleeper.address == from) else {
+            return false;
+        };
+        let mut sleeper = queue.remove(at).expect("just found");
+        sleeper.address = std::ptr::from_ref(word).addr();
+        queue.push_back(sleeper);
+        true
+    }
+
     fn note_wake() {}
     fn note(_: Event, _: &Mutex) {}
 }

@@ -191,6 +191,28 @@ impl Platform for Linux {
         }
     }
 
+    fn requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool {
+        let result: isize;
+        // FUTEX_CMP_REQUEUE(gate, wake 0, requeue 1, word, expected): the fourth argument is a number, not a time.
+        // SAFETY: live references; the kernel compares `gate` and clobbers rcx and r11 only.
+        unsafe {
+            asm!(
+                "syscall",
+                inlateout("rax") libc::SYS_futex as isize => result,
+                in("rdi") core::ptr::from_ref(gate).expose_provenance(),
+                in("rsi") (libc::FUTEX_CMP_REQUEUE | libc::FUTEX_PRIVATE_FLAG) as isize,
+                in("rdx") 0usize,
+                in("r10") 1usize,
+                in("r8") core::ptr::from_ref(word).expose_provenance(),
+                in("r9") expected as usize,
+                lateout("rcx") _,
+                lateout("r11") _,
+                options(nostack),
+            );
+        }
+        result > 0
+    }
+
     #[inline]
     fn note_wake() {
         stats::note_wake();
