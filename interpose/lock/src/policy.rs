@@ -53,10 +53,10 @@ const STREAK_POLLS: u32 = 4;
 const PROBE_POLLS: u32 = if cfg!(loom) { 2 } else { 8 };
 /// The cost of a hand-over between two CPUs, with the cache misses that follow it.
 const HANDOVER_NS: u64 = 290;
-/// How long an attendant spins on a mutex that does not move: about the price of going to sleep and being woken.
-const PATIENCE_NS: u64 = 3_000;
-/// The same on a mutex that moves: its holders run.
-const LONG_PATIENCE_NS: u64 = 50_000;
+/// How long an attendant spins on a mutex that does not move, where spins have been worth it.
+const PATIENCE_NS: u64 = 50_000;
+/// How long a waiter spins beside an attendant before it goes to the gate.
+const NEWCOMER_NS: u64 = 3_000;
 /// Longer than it takes a holder to write down, after its acquisition, on which CPU it runs.
 const RECORD_NS: u64 = 500;
 /// How long after its slice's end an attendant goes on trying before it asks holders to step back.
@@ -134,7 +134,7 @@ pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) 
             P::pause();
         }
         let waited = P::now_ns().wrapping_sub(start);
-        if waited > PATIENCE_NS
+        if waited > NEWCOMER_NS
             || mutex.seq.load(Relaxed) == seq && is_hopeless::<P>(mutex, my_cpu, waited)
         {
             return false;
@@ -275,7 +275,7 @@ impl Watch {
 
     /// Why it would be better to stop spinning on a held mutex.
     fn give_up<P: Platform>(
-        &self,
+        &mut self,
         mutex: &Mutex,
         waiter: &Waiter<'_>,
         my_cpu: u16,
@@ -286,14 +286,17 @@ impl Watch {
         if waiter.deadline.is_some_and(|deadline| P::expired(deadline)) {
             return Some(Advice::TimedOut);
         }
-        let patience = if self.moved {
-            LONG_PATIENCE_NS
-        } else {
+        let unmoved = self.now.wrapping_sub(self.moved_at);
+        let patience = if self.moved || self.memory.spinning_pays(self.seq_at_start) {
             PATIENCE_NS
+        } else {
+            RECORD_NS
         };
-        let tired = self.now.wrapping_sub(self.moved_at) > patience;
-        let hopeless = P::OnCpu::holder(mutex, my_cpu) == HolderState::NotRunning;
-        (tired || hopeless).then_some(Advice::Sleep)
+        if unmoved > patience {
+            self.spun(mutex, false);
+            return Some(Advice::Sleep);
+        }
+        is_hopeless::<P>(mutex, my_cpu, unmoved).then_some(Advice::Sleep)
     }
 
     /// Whether the streak is certain enough to sleep through the rest of the slice.
