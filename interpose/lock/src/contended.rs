@@ -71,7 +71,7 @@ fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
         return true;
     }
     let mut gate = Backstop::new();
-    let mut seated = seat::claim::<P>(mutex, waiter.me);
+    let mut seated = seat::claim::<P>(mutex, waiter.me, policy::keeps_warm(mutex));
     loop {
         if seated {
             match attend::<P>(mutex, waiter) {
@@ -101,7 +101,7 @@ fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
                 seat::take(mutex, waiter.me);
                 true
             }
-            Wait::Retry => seat::claim::<P>(mutex, waiter.me),
+            Wait::Retry => seat::claim::<P>(mutex, waiter.me, policy::keeps_warm(mutex)),
         };
     }
 }

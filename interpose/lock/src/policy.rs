@@ -54,7 +54,9 @@ const PROBE_POLLS: u32 = if cfg!(loom) { 2 } else { 8 };
 /// The cost of a hand-over between two CPUs, with the cache misses that follow it.
 const HANDOVER_NS: u64 = 290;
 /// How long an attendant spins on a mutex that does not move, where spins have been worth it.
-const PATIENCE_NS: u64 = 50_000;
+const PATIENCE_NS: u64 = 12_000;
+/// The price of going to sleep and being woken: a longer spin was in vain even if it ended with the mutex.
+const SLEEP_NS: u64 = 6_000;
 /// How long a waiter spins beside an attendant before it goes to the gate.
 const NEWCOMER_NS: u64 = 3_000;
 /// Longer than it takes a holder to write down, after its acquisition, on which CPU it runs.
@@ -97,6 +99,11 @@ pub(crate) fn spin_shared<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bo
         P::pause();
     }
     false
+}
+
+/// Whether a newcomer should attend while the waiter whose turn it is has not come. Not in streaks: the newcomer's CPU is where that waiter will run.
+pub(crate) fn keeps_warm(mutex: &Mutex) -> bool {
+    !Memory::load(mutex).streak()
 }
 
 /// Spins for less time than it takes to write anything into the mutex that its holder would notice: a contended short critical
@@ -202,7 +209,7 @@ impl Watch {
             if word == UNLOCKED {
                 // Patience ends when the mutex is idle: free, and not acquired since the last look.
                 if !(patient && moves) && try_acquire(mutex, waiter.duty) {
-                    self.spun(mutex, true);
+                    self.spun(mutex, self.now.wrapping_sub(self.start) < SLEEP_NS);
                     self.learn(mutex);
                     return Advice::Acquired;
                 }

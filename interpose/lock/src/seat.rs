@@ -12,6 +12,9 @@
 //! | [`RESERVED`] | a waiter was woken at the gate to take it, and is on its way; or it was moved to the lock word, and unlock will wake it |
 //! | [`OFFERED`] | the last occupant has the mutex and is about to wake a sleeper, unless the next thread that comes does so first |
 //!
+//! A thread id may carry [`ON_THE_WAY`]: the occupant took a reserved seat, because it runs and the one on its way may have to wait for a CPU. That
+//! one takes the seat over when it comes; until then nobody else need be woken.
+//!
 //! The offer is for streaks: the thread whose streak has ended comes back at once, and goes to the gate. If it wakes the next attendant itself, that one
 //! runs on the CPU which its waker leaves; woken by the new holder, it would often be queued behind the holder, and preempt it or wait for a tick.
 //!
@@ -32,18 +35,20 @@ use autolock_abi::sync::{
 use crate::{Mutex, platform::Platform};
 
 const VACANT: u32 = 0;
-/// A woken waiter is on its way to the seat. Thread ids are below 2^22 (`PID_MAX_LIMIT`).
-const RESERVED: u32 = u32::MAX;
-const OFFERED: u32 = u32::MAX - 1;
+/// Thread ids are below 2^22 (`PID_MAX_LIMIT`).
+const RESERVED: u32 = ON_THE_WAY;
+const OFFERED: u32 = u32::MAX;
+const ON_THE_WAY: u32 = 1 << 31;
 /// How long a new holder waits for the other one to take up its offer.
 const OFFER_NS: u64 = 1_000;
 
-/// Tries to become the attendant; takes up an offer to wake the next one instead.
+/// Tries to become the attendant; takes up an offer to wake the next one instead. With `keep_warm`, takes a reserved seat until its owner comes.
 #[must_use]
-pub fn claim<P: Platform>(mutex: &Mutex, me: u32) -> bool {
+pub fn claim<P: Platform>(mutex: &Mutex, me: u32, keep_warm: bool) -> bool {
     // Relaxed: only chooses what the compare-exchange expects.
     match mutex.seat.load(Relaxed) {
         VACANT => change(mutex, VACANT, me),
+        RESERVED if keep_warm => change(mutex, RESERVED, me | ON_THE_WAY),
         OFFERED => {
             change(mutex, OFFERED, RESERVED)
                 && !P::wake_one(&raw const mutex.seat, false)
@@ -68,7 +73,7 @@ pub fn take(mutex: &Mutex, me: u32) {
 /// Whether the seat is still mine.
 #[must_use]
 pub fn is_mine(mutex: &Mutex, me: u32) -> bool {
-    mutex.seat.load(Relaxed) == me
+    mutex.seat.load(Relaxed) & !ON_THE_WAY == me
 }
 
 /// How the waiter that has slept longest at the gate gets the seat.
@@ -91,7 +96,9 @@ pub fn pass<P: Platform>(mutex: &Mutex, me: u32, how: Pass) -> bool {
         Pass::Wake | Pass::Move => RESERVED,
     };
     if !change(mutex, me, next) {
-        return false; // A woken waiter has taken it.
+        // A woken waiter has taken it; or one is on its way and will, and all others rely on that one.
+        change(mutex, me | ON_THE_WAY, RESERVED);
+        return false;
     }
     if next == OFFERED && (is_taken_up::<P>(mutex) || !change(mutex, OFFERED, RESERVED)) {
         return false;
@@ -115,7 +122,8 @@ pub fn pass<P: Platform>(mutex: &Mutex, me: u32, how: Pass) -> bool {
 /// For a waiter that gives up at the gate: whether it may have been moved to the lock word, and have the seat without knowing.
 #[must_use]
 pub fn may_be_mine(mutex: &Mutex) -> bool {
-    mutex.seat.load(Relaxed) == RESERVED
+    let seen = mutex.seat.load(Relaxed);
+    seen != OFFERED && seen & ON_THE_WAY != 0
 }
 
 fn is_taken_up<P: Platform>(mutex: &Mutex) -> bool {
