@@ -11,16 +11,18 @@
 //! | [`CONTENDED`] 2 | yes | a waiter may sleep on the word: unlock owes one wake |
 //! | [`ATTENDED`] 3 | yes | as 2, but an awake waiter (the attendant) has taken the duty over: unlock owes no wake |
 //! | [`HUNGRY`] 4 | yes | as 3, and the attendant has been passed over: after its release the unlocker steps back for a moment |
+//! | [`STARVING`] 5 | yes | as 2, and the sleeper has been passed over: after its wake the unlocker steps back until the sleeper can have come |
 //!
 //! | transition | by | promise |
 //! |---|---|---|
 //! | 0 → 1 | any locker | Acquire: sees what the unlocker published |
 //! | 0 → 2 | a waiter with the duty to wake; every glibc waiter | Acquire; its own unlock will wake |
-//! | 1, 3, 4 → 2 | a waiter about to sleep on the word, or one that gives its duty back | legal at any time while held |
-//! | 2 → 3 | the attendant | it has the duty to wake now, and keeps it until it writes 2 |
-//! | 1, 2, 3 → 4 | the attendant | as 2 → 3 |
+//! | 1, 3, 4 → 2, 5 | a waiter about to sleep on the word, or one that gives its duty back | legal at any time while held |
+//! | 2, 5 → 3 | the attendant | it has the duty to wake now, and keeps it until it writes 2 |
+//! | 1, 2, 3, 5 → 4 | the attendant | as 2 → 3 |
+//! | 2 → 5 | the attendant, about to sleep | none: the wake is owed in both |
 //! | any → 2 | a glibc waiter's exchange (old value 0: it holds the lock now) | erases an attendant's mark: one more wake, none less |
-//! | 1 to 4 → 0 | the holder's one exchange | Release; the old value alone says what unlock owes |
+//! | 1 to 5 → 0 | the holder's one exchange | Release; the old value alone says what unlock owes |
 
 /// Free.
 pub const UNLOCKED: u32 = 0;
@@ -32,6 +34,8 @@ pub const CONTENDED: u32 = 2;
 pub const ATTENDED: u32 = 3;
 /// As [`ATTENDED`]; the attendant asks the holder to step back once after its release.
 pub const HUNGRY: u32 = 4;
+/// As [`CONTENDED`]; the sleeper asks the holder to step back once after its release.
+pub const STARVING: u32 = 5;
 
 /// Whether some thread holds a mutex with this word.
 #[inline]
@@ -76,13 +80,14 @@ mod tests {
         assert!(unlock_owes_wake(CONTENDED));
         assert!(!unlock_owes_wake(ATTENDED));
         assert!(!unlock_owes_wake(HUNGRY));
-        assert!(unlock_owes_wake(5));
+        assert!(unlock_owes_wake(STARVING));
+        assert!(unlock_owes_wake(6));
         assert!(unlock_owes_wake(u32::MAX));
     }
 
     #[test]
     fn glibc_wakes_at_least_whenever_we_do() {
-        for old in [UNLOCKED, LOCKED, CONTENDED, ATTENDED, HUNGRY, 5, u32::MAX] {
+        for old in [UNLOCKED, LOCKED, CONTENDED, ATTENDED, HUNGRY, STARVING, 6, u32::MAX] {
             assert!(!unlock_owes_wake(old) || glibc_unlock_wakes(old), "{old}");
         }
     }

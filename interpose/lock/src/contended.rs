@@ -17,7 +17,7 @@
 use autolock_abi::{
     kind,
     sync::Ordering::{Acquire, Relaxed},
-    word::{CONTENDED, UNLOCKED, acquired},
+    word::{CONTENDED, STARVING, UNLOCKED, acquired},
 };
 
 use crate::{
@@ -150,11 +150,16 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
             }
             Advice::Sleep => {}
         }
-        if !mark_contended(mutex) {
+        let mark = if watch.is_overdue() {
+            STARVING
+        } else {
+            CONTENDED
+        };
+        if !mark_for_sleep(mutex, mark) {
             continue; // Free: spin once more.
         }
         P::note(Event::Parked, mutex);
-        match backstop.sleep::<P>(&mutex.word, CONTENDED, 0, mutex, waiter) {
+        match backstop.sleep::<P>(&mutex.word, mark, 0, mutex, waiter) {
             Wait::Woken => waiter.duty = true,
             Wait::Retry => {}
             Wait::TimedOut => {
@@ -172,7 +177,7 @@ fn lock_shared<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
             P::note(Event::Spun, mutex);
             return true;
         }
-        if !mark_contended(mutex) {
+        if !mark_for_sleep(mutex, CONTENDED) {
             continue;
         }
         P::note(Event::Parked, mutex);
@@ -191,23 +196,40 @@ pub(crate) fn try_acquire(mutex: &Mutex, duty: bool) -> bool {
         && mutex.word.compare_exchange(UNLOCKED, acquired(duty), Acquire, Relaxed).is_ok()
 }
 
-/// Writes CONTENDED into a held word; does nothing to a free one. Returns false if it was free.
+/// Writes CONTENDED into a held word, unless it owes a wake anyway. Returns false if it was free.
 fn mark_contended(mutex: &Mutex) -> bool {
     loop {
         match mutex.word.load(Relaxed) {
             UNLOCKED => return false,
-            CONTENDED => return true,
+            CONTENDED | STARVING => return true,
             seen => {
-                if mutex
-                    .word
-                    .compare_exchange(seen, CONTENDED, Relaxed, Relaxed)
-                    .is_ok()
-                {
+                if change(mutex, seen, CONTENDED) {
                     return true;
                 }
             }
         }
     }
+}
+
+/// Writes `mark` into a held word. Returns false if it was free.
+fn mark_for_sleep(mutex: &Mutex, mark: u32) -> bool {
+    loop {
+        let seen = mutex.word.load(Relaxed);
+        if seen == UNLOCKED {
+            return false;
+        }
+        if seen == mark || change(mutex, seen, mark) {
+            return true;
+        }
+    }
+}
+
+/// Relaxed: a mark carries no data; the holder's exchange returns it.
+fn change(mutex: &Mutex, from: u32, to: u32) -> bool {
+    mutex
+        .word
+        .compare_exchange(from, to, Relaxed, Relaxed)
+        .is_ok()
 }
 
 /// Gives the duty to the holder, or to a sleeper if there is no holder.

@@ -13,7 +13,7 @@ use autolock_abi::{
         AtomicU32,
         Ordering::{Acquire, Relaxed, Release},
     },
-    word::{HUNGRY, LOCKED, UNLOCKED, unlock_owes_wake},
+    word::{HUNGRY, LOCKED, STARVING, UNLOCKED, unlock_owes_wake},
 };
 
 use crate::{
@@ -119,6 +119,9 @@ fn after_release<P: Platform>(word: *const AtomicU32, old: u32, shared: bool) {
     if unlock_owes_wake(old) {
         P::note_wake();
         P::wake_one(word, shared);
+        if old == STARVING {
+            policy::step_back_for_a_sleeper::<P>();
+        }
     } else if old == HUNGRY {
         policy::step_back::<P>();
     }

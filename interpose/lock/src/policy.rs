@@ -13,7 +13,7 @@
 use autolock_abi::{
     Mutex,
     sync::Ordering::Relaxed,
-    word::{ATTENDED, CONTENDED, HUNGRY, UNLOCKED},
+    word::{ATTENDED, HUNGRY, UNLOCKED, unlock_owes_wake},
 };
 
 use crate::{
@@ -65,6 +65,8 @@ const RECORD_NS: u64 = 500;
 const HUNGER_NS: u64 = 2_000;
 /// How long an unlocker steps back for a hungry attendant.
 const STEP_BACK_NS: u64 = 1_000;
+/// How long it steps back for a sleeper: a wake-up on an idle CPU takes so long.
+const STEP_BACK_FOR_A_SLEEPER_NS: u64 = 50_000;
 /// Looks between two looks at the clock while polling without a pause.
 const POLLS_PER_CLOCK: u32 = if cfg!(loom) { 1 } else { 8 };
 
@@ -88,6 +90,14 @@ fn delay<P: Platform>(ns: u64) -> u64 {
 /// After a release that a hungry attendant asked for: leaves the mutex alone for a moment.
 pub(crate) fn step_back<P: Platform>() {
     delay::<P>(STEP_BACK_NS);
+}
+
+/// After a release that woke a starving sleeper: leaves the mutex, and the CPU, to it until it can have come.
+pub(crate) fn step_back_for_a_sleeper<P: Platform>() {
+    let start = P::now_ns();
+    while P::now_ns().wrapping_sub(start) < STEP_BACK_FOR_A_SLEEPER_NS {
+        P::yield_cpu();
+    }
 }
 
 /// Spins a little on a process-shared mutex. Returns whether it was acquired.
@@ -267,17 +277,23 @@ impl Watch {
 
     /// Takes the duty to wake over from a holder, and asks a holder to step back once the slice is over.
     fn mark(&self, mutex: &Mutex, word: u32, waiter: &mut Waiter<'_>) {
-        let hungry = self.moved && self.now.wrapping_sub(self.start) > SLICE_NS + HUNGER_NS;
-        let mark = if hungry { HUNGRY } else { ATTENDED };
-        if word == HUNGRY || word != CONTENDED && !hungry {
+        let hungry = self.is_overdue();
+        let owes_wake = unlock_owes_wake(word);
+        if word == HUNGRY || !owes_wake && !hungry {
             return;
         }
+        let mark = if hungry { HUNGRY } else { ATTENDED };
         // Relaxed: the mark carries no data; the holder's exchange returns it.
         let marked = mutex
             .word
             .compare_exchange(word, mark, Relaxed, Relaxed)
             .is_ok();
-        waiter.duty |= marked && word == CONTENDED;
+        waiter.duty |= marked && owes_wake;
+    }
+
+    /// Whether others went on taking the mutex after the end of the slice.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.moved && self.now.wrapping_sub(self.start) > SLICE_NS + HUNGER_NS
     }
 
     /// Why it would be better to stop spinning on a held mutex.

@@ -121,6 +121,8 @@ impl Platform for Model {
         KERNEL.time_is_up.load(Relaxed)
     }
 
+    fn yield_cpu() {}
+
     /// Not a yield: loom would let the holder finish first, and no waiter would ever sleep. The clock bounds every spin.
     fn pause() {}
 

@@ -128,6 +128,11 @@ impl Platform for Linux {
         core::hint::spin_loop();
     }
 
+    fn yield_cpu() {
+        // SAFETY: sched_yield(2) takes nothing and always succeeds.
+        unsafe { libc::sched_yield() };
+    }
+
     fn wait(
         word: &AtomicU32,
         expected: u32,
