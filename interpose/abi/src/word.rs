@@ -87,7 +87,16 @@ mod tests {
 
     #[test]
     fn glibc_wakes_at_least_whenever_we_do() {
-        for old in [UNLOCKED, LOCKED, CONTENDED, ATTENDED, HUNGRY, STARVING, 6, u32::MAX] {
+        for old in [
+            UNLOCKED,
+            LOCKED,
+            CONTENDED,
+            ATTENDED,
+            HUNGRY,
+            STARVING,
+            6,
+            u32::MAX,
+        ] {
             assert!(!unlock_owes_wake(old) || glibc_unlock_wakes(old), "{old}");
         }
     }

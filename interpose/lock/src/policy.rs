@@ -39,6 +39,9 @@ pub(crate) enum Advice {
 
 /// How long a thread may go on taking the mutex while others wait.
 const SLICE_NS: u64 = 200_000;
+/// With fewer acquisitions than one in this time, a streak gains less, and a wait weighs on fewer acquisitions: a shorter slice.
+const LONG_PERIOD_NS: u64 = 500;
+const LONG_PERIOD_SLICE_NS: u64 = 70_000;
 /// How often an attendant looks at a mutex in a streak: each look costs the holder a cache miss. Rarer and rarer while the streak lasts.
 const STREAK_POLL_MIN_NS: u64 = 1_000;
 const STREAK_POLL_MAX_NS: u64 = 16_000;
@@ -219,7 +222,7 @@ impl Watch {
             if word == UNLOCKED {
                 // Patience ends when the mutex is idle: free, and not acquired since the last look.
                 if !(patient && moves) && try_acquire(mutex, waiter.duty) {
-                    self.spun(mutex, self.now.wrapping_sub(self.start) < SLEEP_NS);
+                    self.spun(mutex, self.elapsed() < SLEEP_NS);
                     self.learn(mutex);
                     return Advice::Acquired;
                 }
@@ -249,12 +252,27 @@ impl Watch {
         }
     }
 
+    const fn elapsed(&self) -> u64 {
+        self.now.wrapping_sub(self.start)
+    }
+
+    /// How long this streak may last.
+    fn slice(&self) -> u64 {
+        let acquisitions = u64::from(self.seq_seen.wrapping_sub(self.seq_at_start));
+        if self.elapsed() > STREAK_POLL_MAX_NS / 2 && self.elapsed() > LONG_PERIOD_NS * acquisitions
+        {
+            LONG_PERIOD_SLICE_NS
+        } else {
+            SLICE_NS
+        }
+    }
+
     /// Whether the running threads may go on taking the mutex.
     fn is_patient(&self) -> bool {
         if self.probing {
             self.polls < PROBE_POLLS
         } else {
-            self.memory.streak() && self.now.wrapping_sub(self.start) < SLICE_NS
+            self.memory.streak() && self.elapsed() < self.slice()
         }
     }
 
@@ -293,7 +311,7 @@ impl Watch {
 
     /// Whether others went on taking the mutex after the end of the slice.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.moved && self.now.wrapping_sub(self.start) > SLICE_NS + HUNGER_NS
+        self.moved && self.elapsed() > SLICE_NS + HUNGER_NS
     }
 
     /// Why it would be better to stop spinning on a held mutex.
@@ -324,24 +342,21 @@ impl Watch {
 
     /// Whether the streak is certain enough to sleep through the rest of the slice.
     fn may_nap(&self) -> bool {
-        !self.probing
-            && self.moved
-            && self.now.wrapping_sub(self.start) > NAP_AFTER_NS
-            && self.memory.may_nap()
+        !self.probing && self.moved && self.elapsed() > NAP_AFTER_NS && self.memory.may_nap()
     }
 
     /// Sleeps until the slice is over. A waiter that spun instead would use up its share of the CPU, and be preempted just when its turn comes.
     /// The price is paid when the streak ends early: the mutex stays idle. The memory avoids that.
     fn nap<P: Platform>(&mut self, mutex: &Mutex, waiter: &Waiter<'_>) {
         let before = self.seq_seen.wrapping_sub(self.seq_at_start);
-        let awake = self.now.wrapping_sub(self.start);
-        let rest = SLICE_NS.saturating_sub(awake);
+        let awake = self.elapsed();
+        let rest = self.slice().saturating_sub(awake);
         // On the seat, which is mine: nobody wakes me but one who has taken it from me, and then the wake means what it means at the gate.
         if P::wait(&mutex.seat, waiter.me, false, rest, waiter.deadline) == Wait::Woken {
             seat::take(mutex, waiter.me);
         }
         self.now = P::now_ns();
-        let asleep = self.now.wrapping_sub(self.start).wrapping_sub(awake);
+        let asleep = self.elapsed().wrapping_sub(awake);
         let seq = mutex.seq.load(Relaxed);
         let meanwhile = seq.wrapping_sub(self.seq_seen);
         // Fewer than half as many acquisitions as in the time before: the streak ended.
