@@ -21,9 +21,9 @@ fn main() {
         println!("cargo::rustc-env=DRIVER_COMMIT={commit}");
     }
     // The log of HEAD grows with every commit and checkout.
-    if let Some(log) = line_of("git", &["rev-parse", "--git-path", "logs/HEAD"]) {
-        if Path::new(&log).exists() {
-            println!("cargo::rerun-if-changed={log}");
-        }
+    if let Some(log) = line_of("git", &["rev-parse", "--git-path", "logs/HEAD"])
+        && Path::new(&log).exists()
+    {
+        println!("cargo::rerun-if-changed={log}");
     }
 }

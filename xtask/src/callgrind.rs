@@ -161,10 +161,10 @@ impl Bench {
         }
         shell::output(&mut valgrind)?;
         let text = std::fs::read_to_string(&file).context("callgrind wrote no file")?;
-        if let Some(lib) = preload.map(|lib| lib.display().to_string()) {
-            if !text.contains(&lib) {
-                bail!("{lib} was not loaded or never called under valgrind");
-            }
+        if let Some(lib) = preload.map(|lib| lib.display().to_string())
+            && !text.contains(&lib)
+        {
+            bail!("{lib} was not loaded or never called under valgrind");
         }
         let totals = text.lines().find_map(|line| line.strip_prefix("totals: "));
         let totals = totals.context("callgrind's file has no totals")?;

@@ -132,11 +132,11 @@ fn install(names: &[String]) -> Result<()> {
     };
     eprintln!("installing {names_line}");
     static UPDATED: AtomicBool = AtomicBool::new(false);
-    if !UPDATED.swap(true, Ordering::Relaxed) {
-        if let Err(error) = shell::output(apt(prefix).arg("update")) {
-            // Old lists may still do; the install below says so if they do not.
-            eprintln!("apt-get update failed, going on with the lists that are there: {error:#}");
-        }
+    if !UPDATED.swap(true, Ordering::Relaxed)
+        && let Err(error) = shell::output(apt(prefix).arg("update"))
+    {
+        // Old lists may still do; the install below says so if they do not.
+        eprintln!("apt-get update failed, going on with the lists that are there: {error:#}");
     }
     let mut command = apt(prefix);
     command

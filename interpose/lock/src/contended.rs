@@ -167,6 +167,7 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
                 return Attended::TimedOut;
             }
         }
+        watch.wake_up::<P>();
     }
 }
 

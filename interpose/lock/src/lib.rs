@@ -9,7 +9,7 @@
 //!
 //! May touch: the mutex that it is given, and the operating system through [`platform::Platform`].
 //! May not: allocate, log, panic, or keep global state.
-#![cfg_attr(not(loom), no_std)]
+#![cfg_attr(not(any(loom, test)), no_std)]
 
 pub mod contended;
 mod memory;

@@ -109,7 +109,7 @@ impl Memory {
 
     /// Whether spinning on a holder that may be off its CPU is worth it; `draw` is any number that varies.
     pub(crate) const fn spinning_pays(self, draw: u32) -> bool {
-        self.failures < FAILURES_TO_SLEEP || draw % RETRY_EVERY == 0
+        self.failures < FAILURES_TO_SLEEP || draw.is_multiple_of(RETRY_EVERY)
     }
 
     /// How a spin went.

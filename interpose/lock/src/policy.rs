@@ -211,10 +211,15 @@ impl Watch {
         }
     }
 
+    /// After a sleep on the word.
+    pub(crate) fn wake_up<P: Platform>(&mut self) {
+        self.now = P::now_ns();
+        self.moved_at = self.now;
+    }
+
     /// Spins until the mutex is mine, or something else is better.
     pub(crate) fn spin<P: Platform>(&mut self, mutex: &Mutex, waiter: &mut Waiter<'_>) -> Advice {
         let my_cpu = P::cpu();
-        self.moved_at = self.now;
         loop {
             let patient = self.is_patient();
             let word = mutex.word.load(Relaxed);
@@ -327,13 +332,12 @@ impl Watch {
         if waiter.deadline.is_some_and(|deadline| P::expired(deadline)) {
             return Some(Advice::TimedOut);
         }
+        let shares = !self.probing && !self.memory.streak();
+        if shares && !self.memory.spinning_pays(self.seq_at_start) {
+            return Some(Advice::Sleep);
+        }
         let unmoved = self.now.wrapping_sub(self.moved_at);
-        let patience = if self.moved || self.memory.spinning_pays(self.seq_at_start) {
-            PATIENCE_NS
-        } else {
-            RECORD_NS
-        };
-        if unmoved > patience {
+        if unmoved > PATIENCE_NS {
             self.spun(mutex, false);
             return Some(Advice::Sleep);
         }
@@ -379,10 +383,12 @@ impl Watch {
         }
     }
 
-    /// Remembers how the first spin of this watch went.
+    /// Remembers how the first spin of this watch went. A streak's attendant waits on purpose: that says nothing.
     fn spun(&mut self, mutex: &Mutex, acquired: bool) {
         if !core::mem::replace(&mut self.first_spin_is_over, true) {
-            self.memory.spun(acquired);
+            if !self.probing && !self.memory.streak() {
+                self.memory.spun(acquired);
+            }
             self.memory.waited();
             self.memory.store(mutex);
         }

@@ -316,7 +316,7 @@ impl Progress {
     fn step(&self) {
         self.bar.inc(1);
         let done = self.bar.position();
-        if self.bar.is_hidden() && done % 100 == 0 {
+        if self.bar.is_hidden() && done.is_multiple_of(100) {
             println!("   {done} done");
         }
     }
