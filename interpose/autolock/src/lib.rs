@@ -10,6 +10,10 @@ use core::ffi::c_int;
 use autolock_shim::{c11, mutex};
 use libc::{clockid_t, pthread_mutex_t, pthread_mutexattr_t, timespec};
 
+// Without std nothing else asks for libc when the libc crate has its `std` feature, which another crate of the same build may turn on.
+#[link(name = "c")]
+unsafe extern "C" {}
+
 /// Exports C functions that do nothing but call ours.
 macro_rules! export {
     ($($symbol:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $function:path;)*) => {
