@@ -1,7 +1,7 @@
 //! The slow path: somebody holds the mutex.
 //!
 //! Of the waiters of a private mutex one takes the seat and attends to the lock word: it spins, or sleeps on the word when
-//! spinning is not worth it ([`crate::policy`] decides). All others sleep at the gate ([`crate::seat`]), where an unlock never looks: what unlock
+//! spinning is not worth it (`crate::watch` decides). All others sleep at the gate ([`crate::seat`]), where an unlock never looks: what unlock
 //! owes is in the lock word alone, in terms that glibc's unlock understands, and concerns the attendant and glibc's own waiters.
 //!
 //! Invariant (no lost wake-up): while a thread sleeps on the lock word, the word is CONTENDED, so that the holder's
@@ -23,8 +23,9 @@ use autolock_abi::{
 use crate::{
     Mutex,
     platform::{Deadline, Event, Platform, Wait},
-    policy::{self, Advice, Watch},
+    policy,
     seat::{self, Pass},
+    watch::{Advice, Watch},
 };
 
 /// The first backstop of a sleep, and what is added for each sleeper before me at the gate.

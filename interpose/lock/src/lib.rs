@@ -3,7 +3,7 @@
 //! - [`mutex`]: the fast paths, inlined into the exported functions.
 //! - [`contended`]: the slow path: one waiter attends to the word, the others sleep, no wake is lost.
 //! - [`seat`]: who may be the attendant.
-//! - [`policy`]: how long a waiter spins, and whether it lets the holder go on for a slice; `memory`: what that remembers.
+//! - [`policy`]: how long a waiter spins; `watch`: how the attendant waits; `memory`: what they remember of a mutex.
 //! - [`oncpu`]: the seam for knowledge about the holder's CPU.
 //! - [`platform`]: the operating system, one small trait with a fake for tests.
 //!
@@ -18,5 +18,6 @@ pub mod oncpu;
 pub mod platform;
 pub mod policy;
 pub mod seat;
+mod watch;
 
 pub use autolock_abi::Mutex;

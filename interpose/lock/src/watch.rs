@@ -1,0 +1,327 @@
+//! The attendant's watch: how often it looks, when it takes a mutex that it finds free, when it gives up, and what it learns.
+//!
+//! May touch: the lock word (marks only), hints in the mutex, the clock. Decides nothing that correctness depends on: that is
+//! [`crate::contended`]'s and [`crate::seat`]'s.
+
+use autolock_abi::{
+    Mutex,
+    sync::Ordering::Relaxed,
+    word::{ATTENDED, HUNGRY, UNLOCKED, unlock_owes_wake},
+};
+
+use crate::{
+    contended::{Waiter, try_acquire},
+    memory::Memory,
+    platform::{Platform, Wait},
+    policy::{POLLS_PER_CLOCK, delay, is_hopeless},
+    seat::{self, Pass},
+};
+
+/// How an attendant's spinning ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advice {
+    /// It holds the mutex.
+    Acquired,
+    /// A woken waiter has taken the seat.
+    Evicted,
+    /// Spinning is not worth it: sleep.
+    Sleep,
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// How long a thread may go on taking the mutex while others wait.
+const SLICE_NS: u64 = 200_000;
+/// With fewer acquisitions than one in this time, a streak gains less, and a wait weighs on fewer acquisitions: a shorter slice.
+const LONG_PERIOD_NS: u64 = 500;
+const LONG_PERIOD_SLICE_NS: u64 = 70_000;
+/// How often an attendant looks at a mutex in a streak: each look costs the holder a cache miss. Rarer and rarer while the streak lasts.
+const STREAK_POLL_MIN_NS: u64 = 1_000;
+const STREAK_POLL_MAX_NS: u64 = 16_000;
+/// How long an attendant watches a streak before it sleeps through the rest.
+const NAP_AFTER_NS: u64 = 15_000;
+/// Streaks are for short critical sections: above this many hand-overs an acquisition, sharing costs next to nothing.
+const STREAK_PERIOD_HANDOVERS: u64 = 10;
+/// A measurement's looks: far enough apart that the holder is not disturbed between two.
+const PROBE_POLL_NS: u64 = 1_200;
+/// Looks of a streak's attendant that make a measurement, too.
+const STREAK_POLLS: u32 = 4;
+const PROBE_POLLS: u32 = if cfg!(loom) { 2 } else { 8 };
+/// The cost of a hand-over between two CPUs, with the cache misses that follow it.
+const HANDOVER_NS: u64 = 290;
+/// How long an attendant spins on a mutex that does not move, where spins have been worth it.
+const PATIENCE_NS: u64 = 12_000;
+/// The price of going to sleep and being woken: a longer spin was in vain even if it ended with the mutex.
+const SLEEP_NS: u64 = 6_000;
+/// How long after its slice's end an attendant goes on trying before it asks holders to step back.
+const HUNGER_NS: u64 = 2_000;
+
+/// One attendant's time in the seat, sleeps included.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    memory: Memory,
+    probing: bool,
+    start: u64,
+    now: u64,
+    /// When the mutex was last seen to be acquired.
+    moved_at: u64,
+    moved: bool,
+    seq_at_start: u32,
+    seq_seen: u32,
+    first_spin_is_over: bool,
+    looks: u32,
+    /// Looks while patient, and how many of them saw the mutex free.
+    polls: u32,
+    free_polls: u32,
+    streak_poll_ns: u64,
+}
+
+impl Watch {
+    pub(crate) fn new<P: Platform>(mutex: &Mutex) -> Self {
+        let memory = Memory::load(mutex);
+        let probing = memory.probe_is_due();
+        let now = P::now_ns();
+        let seq = mutex.seq.load(Relaxed);
+        Self {
+            memory,
+            probing,
+            start: now,
+            now,
+            moved_at: now,
+            moved: false,
+            seq_at_start: seq,
+            seq_seen: seq,
+            first_spin_is_over: false,
+            looks: 0,
+            polls: 0,
+            free_polls: 0,
+            streak_poll_ns: STREAK_POLL_MIN_NS,
+        }
+    }
+
+    /// After a sleep on the word.
+    pub(crate) fn wake_up<P: Platform>(&mut self) {
+        self.now = P::now_ns();
+        self.moved_at = self.now;
+    }
+
+    /// Spins until the mutex is mine, or something else is better.
+    pub(crate) fn spin<P: Platform>(&mut self, mutex: &Mutex, waiter: &mut Waiter<'_>) -> Advice {
+        let my_cpu = P::cpu();
+        loop {
+            let patient = self.is_patient();
+            let word = mutex.word.load(Relaxed);
+            let moves = self.observe(mutex, word, patient);
+            if word == UNLOCKED {
+                // Patience ends when the mutex is idle: free, and not acquired since the last look.
+                if !(patient && moves) && try_acquire(mutex, waiter.duty) {
+                    self.spun(mutex, self.elapsed() < SLEEP_NS);
+                    self.learn(mutex);
+                    return Advice::Acquired;
+                }
+            } else {
+                self.mark(mutex, word, waiter);
+                if let Some(advice) = self.give_up::<P>(mutex, waiter, my_cpu) {
+                    return advice;
+                }
+            }
+            if patient && self.may_nap() {
+                self.nap::<P>(mutex, waiter);
+            } else {
+                self.pause::<P>(patient);
+            }
+        }
+    }
+
+    /// How an attendant that has the mutex passes its seat on.
+    pub(crate) const fn pass(&self) -> Pass {
+        if self.memory.streak() {
+            // The thread whose streak has ended is likely to come back at once.
+            if self.moved { Pass::Offer } else { Pass::Wake }
+        } else if self.memory.spinning_pays(1) {
+            Pass::Wake
+        } else {
+            Pass::Move
+        }
+    }
+
+    const fn elapsed(&self) -> u64 {
+        self.now.wrapping_sub(self.start)
+    }
+
+    /// How long this streak may last.
+    fn slice(&self) -> u64 {
+        let acquisitions = u64::from(self.seq_seen.wrapping_sub(self.seq_at_start));
+        if self.elapsed() > STREAK_POLL_MAX_NS / 2 && self.elapsed() > LONG_PERIOD_NS * acquisitions
+        {
+            LONG_PERIOD_SLICE_NS
+        } else {
+            SLICE_NS
+        }
+    }
+
+    /// Whether the running threads may go on taking the mutex.
+    fn is_patient(&self) -> bool {
+        if self.probing {
+            self.polls < PROBE_POLLS
+        } else {
+            self.memory.streak() && self.elapsed() < self.slice()
+        }
+    }
+
+    /// Counts a look; returns whether the mutex was acquired since the last one. The first look says yes.
+    fn observe(&mut self, mutex: &Mutex, word: u32, patient: bool) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        if patient {
+            self.polls += 1;
+            self.free_polls += u32::from(word == UNLOCKED);
+        }
+        let seq = mutex.seq.load(Relaxed);
+        if seq != self.seq_seen {
+            self.seq_seen = seq;
+            self.moved_at = self.now;
+            self.moved = true;
+            return true;
+        }
+        self.looks == 1
+    }
+
+    /// Takes the duty to wake over from a holder, and asks a holder to step back once the slice is over.
+    fn mark(&self, mutex: &Mutex, word: u32, waiter: &mut Waiter<'_>) {
+        let hungry = self.is_overdue();
+        let owes_wake = unlock_owes_wake(word);
+        if word == HUNGRY || !owes_wake && !hungry {
+            return;
+        }
+        let mark = if hungry { HUNGRY } else { ATTENDED };
+        // Relaxed: the mark carries no data; the holder's exchange returns it.
+        let marked = mutex
+            .word
+            .compare_exchange(word, mark, Relaxed, Relaxed)
+            .is_ok();
+        waiter.duty |= marked && owes_wake;
+    }
+
+    /// Whether others went on taking the mutex after the end of the slice.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.moved && self.elapsed() > SLICE_NS + HUNGER_NS
+    }
+
+    /// Why it would be better to stop spinning on a held mutex.
+    fn give_up<P: Platform>(
+        &mut self,
+        mutex: &Mutex,
+        waiter: &Waiter<'_>,
+        my_cpu: u16,
+    ) -> Option<Advice> {
+        if !seat::is_mine(mutex, waiter.me) {
+            return Some(Advice::Evicted);
+        }
+        if waiter.deadline.is_some_and(|deadline| P::expired(deadline)) {
+            return Some(Advice::TimedOut);
+        }
+        let shares = !self.probing && !self.memory.streak();
+        if shares && !self.memory.spinning_pays(self.seq_at_start) {
+            return Some(Advice::Sleep);
+        }
+        let unmoved = self.now.wrapping_sub(self.moved_at);
+        if unmoved > PATIENCE_NS {
+            self.spun(mutex, false);
+            return Some(Advice::Sleep);
+        }
+        is_hopeless::<P>(mutex, my_cpu, unmoved).then_some(Advice::Sleep)
+    }
+
+    /// Whether the streak is certain enough to sleep through the rest of the slice.
+    fn may_nap(&self) -> bool {
+        !self.probing && self.moved && self.elapsed() > NAP_AFTER_NS && self.memory.may_nap()
+    }
+
+    /// Sleeps until the slice is over. A waiter that spun instead would use up its share of the CPU, and be preempted just when its turn comes.
+    /// The price is paid when the streak ends early: the mutex stays idle. The memory avoids that.
+    fn nap<P: Platform>(&mut self, mutex: &Mutex, waiter: &Waiter<'_>) {
+        let before = self.seq_seen.wrapping_sub(self.seq_at_start);
+        let awake = self.elapsed();
+        let rest = self.slice().saturating_sub(awake);
+        // On the seat, which is mine: nobody wakes me but one who has taken it from me, and then the wake means what it means at the gate.
+        if P::wait(&mutex.seat, waiter.me, false, rest, waiter.deadline) == Wait::Woken {
+            seat::take(mutex, waiter.me);
+        }
+        self.now = P::now_ns();
+        let asleep = self.elapsed().wrapping_sub(awake);
+        let seq = mutex.seq.load(Relaxed);
+        let meanwhile = seq.wrapping_sub(self.seq_seen);
+        // Fewer than half as many acquisitions as in the time before: the streak ended.
+        let ended = u64::from(meanwhile) * 2 * awake < u64::from(before) * asleep;
+        self.memory.napped(!ended);
+    }
+
+    /// Waits until the next look.
+    fn pause<P: Platform>(&mut self, patient: bool) {
+        if patient && self.probing {
+            self.now = delay::<P>(PROBE_POLL_NS);
+        } else if patient {
+            self.now = delay::<P>(self.streak_poll_ns);
+            self.streak_poll_ns = (self.streak_poll_ns * 2).min(STREAK_POLL_MAX_NS);
+        } else {
+            P::pause();
+            if self.looks.is_multiple_of(POLLS_PER_CLOCK) {
+                self.now = P::now_ns();
+            }
+        }
+    }
+
+    /// Remembers how the first spin of this watch went. A streak's attendant waits on purpose: that says nothing.
+    fn spun(&mut self, mutex: &Mutex, acquired: bool) {
+        if !core::mem::replace(&mut self.first_spin_is_over, true) {
+            if !self.probing && !self.memory.streak() {
+                self.memory.spun(acquired);
+            }
+            self.memory.waited();
+            self.memory.store(mutex);
+        }
+    }
+
+    /// Remembers what this watch has seen.
+    fn learn(&mut self, mutex: &Mutex) {
+        if !self.probing && (!self.memory.streak() || self.polls < STREAK_POLLS) {
+            return;
+        }
+        let acquisitions = self.seq_seen.wrapping_sub(self.seq_at_start);
+        let elapsed = self.moved_at.wrapping_sub(self.start);
+        self.memory.learned(streaks_pay(
+            elapsed,
+            acquisitions,
+            self.polls,
+            self.free_polls,
+        ));
+        self.memory.store(mutex);
+    }
+}
+
+/// Whether the time that threads spend outside the mutex is shorter than a hand-over: `acquisitions` in `elapsed` nanoseconds make
+/// the period, and the share of looks that found the mutex free is the share of the period outside.
+fn streaks_pay(elapsed: u64, acquisitions: u32, polls: u32, free_polls: u32) -> bool {
+    let (acquisitions, polls) = (u64::from(acquisitions), u64::from(polls));
+    let gap_is_short = elapsed * u64::from(free_polls) < HANDOVER_NS * acquisitions * polls;
+    gap_is_short && elapsed < STREAK_PERIOD_HANDOVERS * HANDOVER_NS * acquisitions
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streaks_pay_for_short_gaps_and_short_sections_only() {
+        // 10 us, 8 looks: 70 acquisitions, free at 5 of 8 looks: 89 ns outside.
+        assert!(streaks_pay(10_000, 70, 8, 5));
+        // 20 acquisitions, free at 7 of 8: 440 ns outside.
+        assert!(!streaks_pay(10_000, 20, 8, 7));
+        // A critical section of 1 us and nothing outside.
+        assert!(streaks_pay(10_000, 10, 8, 0));
+        // A critical section of 5 us.
+        assert!(!streaks_pay(10_000, 2, 8, 0));
+        // No acquisition seen: the holder sleeps.
+        assert!(!streaks_pay(10_000, 0, 8, 0));
+    }
+}

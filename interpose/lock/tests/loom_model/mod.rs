@@ -1,0 +1,220 @@
+//! The operating system of the model: futex queues, thread ids, one clock, and glibc's own lock and unlock.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::{
+    Mutex as StdMutex,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use autolock_abi::{
+    Mutex,
+    sync::{AtomicU32, Ordering::SeqCst},
+    word,
+};
+use autolock_lock::{
+    oncpu::{HolderState, OnCpu},
+    platform::{Deadline, Event, Platform, Wait},
+};
+use loom::thread;
+
+pub struct Sleeper {
+    address: usize,
+    id: i32,
+    thread: thread::Thread,
+    woken: std::sync::Arc<AtomicBool>,
+}
+
+impl Sleeper {
+    fn wake(self) {
+        self.woken.store(true, Relaxed);
+        self.thread.unpark();
+    }
+}
+
+/// The kernel: futex queues, thread ids, one clock.
+///
+/// loom switches threads at its own operations only, so what stands between two of them is atomic; the locks here are never waited for.
+#[derive(Default)]
+pub struct Kernel {
+    queue: StdMutex<VecDeque<Sleeper>>,
+    timed_out: StdMutex<Vec<i32>>,
+    /// Addresses of lock words, so that a fault can tell them from gates.
+    pub words: StdMutex<Vec<usize>>,
+    threads: StdMutex<i32>,
+    time_is_up: AtomicBool,
+    pub drop_word_wakes: AtomicBool,
+    pub drop_gate_wakes: AtomicBool,
+}
+
+impl Kernel {
+    /// Takes the first sleeper that fits out of the queue.
+    fn dequeue(&self, fits: impl Fn(&Sleeper) -> bool) -> Option<Sleeper> {
+        let mut queue = self.queue.lock().expect("not poisoned");
+        let at = queue.iter().position(fits)?;
+        queue.remove(at)
+    }
+}
+
+loom::lazy_static! {
+    pub static ref KERNEL: Kernel = Kernel::default();
+}
+
+loom::thread_local! {
+    pub static ID: Cell<i32> = Cell::new(0);
+    static CLOCK: Cell<u64> = Cell::new(0);
+}
+
+pub struct Nothing;
+
+impl OnCpu for Nothing {
+    fn holder(_: &Mutex, _: u16) -> HolderState {
+        HolderState::Unknown
+    }
+}
+
+pub struct Model;
+
+impl Platform for Model {
+    type OnCpu = Nothing;
+
+    fn tid() -> i32 {
+        ID.with(|id| {
+            if id.get() == 0 {
+                let mut threads = KERNEL.threads.lock().expect("not poisoned");
+                *threads += 1;
+                id.set(*threads);
+            }
+            id.get()
+        })
+    }
+
+    fn tid_or_zero() -> i32 {
+        Self::tid()
+    }
+
+    fn cpu() -> u16 {
+        0
+    }
+
+    fn single_threaded() -> bool {
+        false
+    }
+
+    /// Every look at the clock finds the patience of any spinner exhausted.
+    fn now_ns() -> u64 {
+        CLOCK.with(|clock| {
+            clock.set(clock.get() + 1_000_000_000);
+            clock.get()
+        })
+    }
+
+    fn expired(_: &Deadline) -> bool {
+        KERNEL.time_is_up.load(Relaxed)
+    }
+
+    fn yield_cpu() {}
+
+    /// Not a yield: loom would let the holder finish first, and no waiter would ever sleep. The clock bounds every spin.
+    fn pause() {}
+
+    fn wait(word: &AtomicU32, expected: u32, _: bool, _: u64, deadline: Option<&Deadline>) -> Wait {
+        let me = Self::tid();
+        // A read-modify-write: the kernel's comparison sees the newest value. No loom operation between it and the queue.
+        if word.fetch_or(0, SeqCst) != expected {
+            thread::yield_now(); // Without progress elsewhere the next try will fail as well.
+            return Wait::Retry;
+        }
+        if deadline.is_some() && KERNEL.time_is_up.load(Relaxed) {
+            return Wait::TimedOut;
+        }
+        let woken = std::sync::Arc::new(AtomicBool::new(false));
+        KERNEL
+            .queue
+            .lock()
+            .expect("not poisoned")
+            .push_back(Sleeper {
+                address: std::ptr::from_ref(word).addr(),
+                id: me,
+                thread: thread::current(),
+                woken: woken.clone(),
+            });
+        while !woken.load(Relaxed) {
+            thread::park();
+        }
+        let mut timed_out = KERNEL.timed_out.lock().expect("not poisoned");
+        if let Some(at) = timed_out.iter().position(|id| *id == me) {
+            timed_out.remove(at);
+            return Wait::TimedOut;
+        }
+        Wait::Woken
+    }
+
+    fn wake_one(word: *const AtomicU32, _: bool) -> bool {
+        let address = word.addr();
+        let is_word = KERNEL
+            .words
+            .lock()
+            .expect("not poisoned")
+            .contains(&address);
+        if if is_word {
+            &KERNEL.drop_word_wakes
+        } else {
+            &KERNEL.drop_gate_wakes
+        }
+        .load(Relaxed)
+        {
+            return true;
+        }
+        let Some(sleeper) = KERNEL.dequeue(|sleeper| sleeper.address == address) else {
+            return false;
+        };
+        sleeper.wake();
+        true
+    }
+
+    fn requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool {
+        if gate.fetch_or(0, SeqCst) != expected {
+            return false;
+        }
+        let mut queue = KERNEL.queue.lock().expect("not poisoned");
+        let from = std::ptr::from_ref(gate).addr();
+        let Some(at) = queue.iter().position(|sleeper| sleeper.address == from) else {
+            return false;
+        };
+        let mut sleeper = queue.remove(at).expect("just found");
+        sleeper.address = std::ptr::from_ref(word).addr();
+        queue.push_back(sleeper);
+        true
+    }
+
+    fn note_wake() {}
+    fn note(_: Event, _: &Mutex) {}
+}
+
+/// The clock reaches every deadline; the sleep of thread `timed` ends, if it sleeps.
+pub fn time_passes(timed: i32) {
+    KERNEL.time_is_up.store(true, Relaxed);
+    if let Some(sleeper) = KERNEL.dequeue(|sleeper| sleeper.id == timed) {
+        KERNEL.timed_out.lock().expect("not poisoned").push(timed);
+        sleeper.wake();
+    }
+}
+
+/// glibc's callers of the same word: `lll_lock` with the value 2, as `pthread_cond_wait`'s re-acquisition does, and `lll_unlock`.
+pub mod glibc {
+    use super::*;
+
+    pub fn lock(mutex: &Mutex) {
+        while mutex.word.swap(word::CONTENDED, SeqCst) != word::UNLOCKED {
+            let _ = Model::wait(&mutex.word, word::CONTENDED, false, 0, None);
+        }
+    }
+
+    pub fn unlock(mutex: &Mutex) {
+        let old = mutex.word.swap(word::UNLOCKED, SeqCst);
+        if word::glibc_unlock_wakes(old) {
+            Model::wake_one(&raw const mutex.word, false);
+        }
+    }
+}
