@@ -104,6 +104,17 @@ fn run(shared: &Arc<Shared>, actors: Vec<fn(&Shared)>) {
     });
 }
 
+/// What the policy may have learned of a mutex, in the bits of `memory.rs`, so that a short program reaches every way to wait.
+const SPINS_ARE_IN_VAIN: u32 = 7 << 5;
+const STREAKS_PAY: u32 = 3;
+
+fn experienced(memory: u32) -> Arc<Shared> {
+    let shared = Shared::new(PRIVATE);
+    shared.mutex.policy.store(memory, Relaxed);
+    shared.mutex.seq.store(1, Relaxed); // Not one of the waiters that spin all the same.
+    shared
+}
+
 const PRIVATE: u32 = 0;
 const SHARED: u32 = autolock_abi::kind::SHARED;
 
@@ -121,6 +132,38 @@ fn three_lockers_one_at_the_gate() {
             &Shared::new(PRIVATE),
             vec![Shared::ours, Shared::ours, Shared::ours],
         )
+    });
+}
+
+/// The attendant sleeps on the word, and moves the next one there from the gate.
+#[test]
+fn three_lockers_that_sleep_at_once() {
+    check(3, || {
+        run(
+            &experienced(SPINS_ARE_IN_VAIN),
+            vec![Shared::ours, Shared::ours, Shared::ours],
+        );
+    });
+}
+
+/// The attendant waits out a slice, then offers its seat.
+#[test]
+fn three_lockers_in_streaks() {
+    check(3, || {
+        run(
+            &experienced(STREAKS_PAY),
+            vec![Shared::ours, Shared::ours, Shared::ours],
+        );
+    });
+}
+
+#[test]
+fn sleepers_beside_glibcs_own_lockers() {
+    check(3, || {
+        run(
+            &experienced(SPINS_ARE_IN_VAIN),
+            vec![Shared::ours, Shared::glibcs, Shared::ours],
+        );
     });
 }
 
@@ -183,9 +226,11 @@ const TIMED: i32 = 100;
 /// A timed waiter that gives up, at any moment, takes nobody's wake-up with it.
 #[test]
 fn timed_waiter_gives_up() {
-    for kind in [PRIVATE, SHARED] {
+    for (kind, memory) in [(PRIVATE, 0), (PRIVATE, SPINS_ARE_IN_VAIN), (SHARED, 0)] {
         check(3, move || {
             let shared = Shared::new(kind);
+            shared.mutex.policy.store(memory, Relaxed);
+            shared.mutex.seq.store(1, Relaxed);
             mutex::lock::<Model>(&shared.mutex, kind);
             let timed = shared.clone();
             let waiter = thread::spawn(move || {
@@ -208,6 +253,35 @@ fn timed_waiter_gives_up() {
             assert_eq!(shared.mutex.word.load(SeqCst), word::UNLOCKED);
         });
     }
+}
+
+/// A timed waiter may have been moved from the gate to the word, and have the seat without knowing, when its time is up.
+#[test]
+fn timed_waiter_gives_up_on_the_word() {
+    check(2, || {
+        let shared = experienced(SPINS_ARE_IN_VAIN);
+        mutex::lock::<Model>(&shared.mutex, PRIVATE);
+        let patient = shared.clone();
+        let locker = thread::spawn(move || patient.ours());
+        let timed = shared.clone();
+        let waiter = thread::spawn(move || {
+            let deadline = Deadline {
+                realtime: false,
+                sec: 0,
+                nsec: 0,
+            };
+            ID.with(|id| id.set(TIMED));
+            if mutex::lock_until::<Model>(&timed.mutex, PRIVATE, &deadline) {
+                mutex::unlock::<Model>(&timed.mutex, PRIVATE);
+            }
+        });
+        mutex::unlock::<Model>(&shared.mutex, PRIVATE);
+        time_passes(TIMED);
+        shared.ours();
+        waiter.join().expect("the timed waiter");
+        locker.join().expect("the patient waiter");
+        assert_eq!(shared.mutex.word.load(SeqCst), word::UNLOCKED);
+    });
 }
 
 #[test]
