@@ -17,10 +17,10 @@
 //! |---|---|---|
 //! | 0 → 1 | any locker | Acquire: sees what the unlocker published |
 //! | 0 → 2 | a waiter with the duty to wake; every glibc waiter | Acquire; its own unlock will wake |
-//! | 1, 3, 4 → 2, 5 | a waiter about to sleep on the word, or one that gives its duty back | legal at any time while held |
+//! | 1, 3, 4, 5 → 2 | a waiter about to sleep on the word, or one that gives its duty back | legal at any time while held |
 //! | 2, 5 → 3 | the attendant | it has the duty to wake now, and keeps it until it writes 2 |
 //! | 1, 2, 3, 5 → 4 | the attendant | as 2 → 3 |
-//! | 2 → 5 | the attendant, about to sleep | none: the wake is owed in both |
+//! | 1, 2, 3, 4 → 5 | the attendant, about to sleep | as → 2 |
 //! | any → 2 | a glibc waiter's exchange (old value 0: it holds the lock now) | erases an attendant's mark: one more wake, none less |
 //! | 1 to 5 → 0 | the holder's one exchange | Release; the old value alone says what unlock owes |
 

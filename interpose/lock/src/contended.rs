@@ -4,7 +4,7 @@
 //! spinning is not worth it (`crate::watch` decides). All others sleep at the gate ([`crate::seat`]), where an unlock never looks: what unlock
 //! owes is in the lock word alone, in terms that glibc's unlock understands, and concerns the attendant and glibc's own waiters.
 //!
-//! Invariant (no lost wake-up): while a thread sleeps on the lock word, the word is CONTENDED, so that the holder's
+//! Invariant (no lost wake-up): while a thread sleeps on the lock word, the word is CONTENDED (or STARVING, which says that and more), so that the holder's
 //! unlock wakes a sleeper, or an awake waiter has the duty to wake: it will acquire with CONTENDED, or write CONTENDED before it
 //! sleeps or returns. Each wake turns the first case into the second: the woken waiter has the duty. `duty` below is that bit.
 //!
