@@ -102,6 +102,12 @@ fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
                 seat::take(mutex, waiter.me);
                 true
             }
+            Wait::Retry if gate.fired && seat::may_be_mine(mutex) => {
+                // Moved to the word, and awake without an unlock: without me nobody is on the way to the seat.
+                waiter.duty = true;
+                seat::take(mutex, waiter.me);
+                true
+            }
             Wait::Retry => seat::claim::<P>(mutex, waiter.me, policy::keeps_warm(mutex)),
         };
     }
@@ -245,11 +251,16 @@ fn hand_duty_back<P: Platform>(mutex: &Mutex) {
 /// The time-out of a sleep that should not need one.
 struct Backstop {
     ns: u64,
+    /// Whether it ended the last sleep.
+    fired: bool,
 }
 
 impl Backstop {
     const fn new() -> Self {
-        Self { ns: BACKSTOP_NS }
+        Self {
+            ns: BACKSTOP_NS,
+            fired: false,
+        }
     }
 
     /// Sleeps. `Wait::TimedOut` means that the waiter's deadline has passed; a backstop that finds the lock idle or moving without me counts as
@@ -265,11 +276,13 @@ impl Backstop {
         let shared = kind::is_shared(mutex.kind.load(Relaxed));
         let seq = mutex.seq.load(Relaxed);
         let ns = self.ns + BACKSTOP_PER_SLEEPER_NS * u64::from(sleepers);
+        self.fired = false;
         let result = P::wait(word, expected, shared, ns, waiter.deadline);
         if result != Wait::TimedOut || waiter.deadline.is_some_and(|deadline| P::expired(deadline))
         {
             return result;
         }
+        self.fired = true;
         P::note(Event::Backstop, mutex);
         if mutex.word.load(Relaxed) == UNLOCKED || mutex.seq.load(Relaxed) != seq {
             self.ns = BACKSTOP_NS;

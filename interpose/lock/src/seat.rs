@@ -119,7 +119,8 @@ pub fn pass<P: Platform>(mutex: &Mutex, me: u32, how: Pass) -> bool {
     false
 }
 
-/// For a waiter that gives up at the gate: whether it may have been moved to the lock word, and have the seat without knowing.
+/// For a waiter whose sleep at the gate ended without a wake: whether it may have been moved to the lock word, and have the seat without knowing.
+/// If somebody else is on the way, that one takes the seat again: nothing is lost by taking it.
 #[must_use]
 pub fn may_be_mine(mutex: &Mutex) -> bool {
     let seen = mutex.seat.load(Relaxed);

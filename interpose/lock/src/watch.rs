@@ -244,7 +244,9 @@ impl Watch {
         let awake = self.elapsed();
         let rest = self.slice().saturating_sub(awake);
         // On the seat, which is mine: nobody wakes me but one who has taken it from me, and then the wake means what it means at the gate.
-        if P::wait(&mutex.seat, waiter.me, false, rest, waiter.deadline) == Wait::Woken {
+        let woken = P::wait(&mutex.seat, waiter.me, false, rest, waiter.deadline) == Wait::Woken;
+        // That one may also have moved me to the word and left the seat to me.
+        if woken || !seat::is_mine(mutex, waiter.me) && seat::may_be_mine(mutex) {
             seat::take(mutex, waiter.me);
         }
         self.now = P::now_ns();
