@@ -75,7 +75,7 @@ fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
     let mut seated = seat::claim::<P>(mutex, waiter.me, policy::keeps_warm(mutex));
     loop {
         if seated {
-            match attend::<P>(mutex, waiter) {
+            match attend::<P>(mutex, waiter, gate.fired) {
                 Attended::Acquired => return true,
                 Attended::TimedOut => return false,
                 Attended::Evicted => {}
@@ -137,10 +137,10 @@ enum Attended {
     Evicted,
 }
 
-/// Waits in the seat; leaves it in any case.
-fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Attended {
+/// Waits in the seat; leaves it in any case. An `impatient` waiter has been passed over for a backstop's time already.
+fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>, impatient: bool) -> Attended {
     let mut backstop = Backstop::new();
-    let mut watch = Watch::new::<P>(mutex);
+    let mut watch = Watch::new::<P>(mutex, impatient);
     loop {
         match watch.spin::<P>(mutex, waiter) {
             Advice::Acquired => {

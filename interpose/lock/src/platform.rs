@@ -68,8 +68,8 @@ pub trait Platform {
     /// Tells the processor that this is a wait loop.
     fn pause();
 
-    /// Lets another thread have this CPU, if one waits for it.
-    fn yield_cpu();
+    /// Leaves the CPU for `ns` nanoseconds, or somewhat longer.
+    fn sleep(ns: u64);
 
     /// Sleeps on `word` while it is `expected`, for at most `backstop_ns`, or until `deadline` if that is earlier.
     fn wait(

@@ -53,10 +53,7 @@ pub(crate) fn step_back<P: Platform>() {
 
 /// After a release that woke a starving sleeper: leaves the mutex, and the CPU, to it until it can have come.
 pub(crate) fn step_back_for_a_sleeper<P: Platform>() {
-    let start = P::now_ns();
-    while P::now_ns().wrapping_sub(start) < STEP_BACK_FOR_A_SLEEPER_NS {
-        P::yield_cpu();
-    }
+    P::sleep(STEP_BACK_FOR_A_SLEEPER_NS);
 }
 
 /// Spins a little on a process-shared mutex. Returns whether it was acquired.

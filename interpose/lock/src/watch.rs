@@ -59,6 +59,8 @@ const HUNGER_NS: u64 = 2_000;
 /// One attendant's time in the seat, sleeps included.
 #[derive(Debug)]
 pub(crate) struct Watch {
+    /// Passed over for long already: no streak is let go on, and holders are asked to step back at once.
+    impatient: bool,
     memory: Memory,
     probing: bool,
     start: u64,
@@ -77,12 +79,13 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new<P: Platform>(mutex: &Mutex) -> Self {
+    pub(crate) fn new<P: Platform>(mutex: &Mutex, impatient: bool) -> Self {
         let memory = Memory::load(mutex);
-        let probing = memory.probe_is_due();
+        let probing = memory.probe_is_due() && !impatient;
         let now = P::now_ns();
         let seq = mutex.seq.load(Relaxed);
         Self {
+            impatient,
             memory,
             probing,
             start: now,
@@ -165,7 +168,7 @@ impl Watch {
         if self.probing {
             self.polls < PROBE_POLLS
         } else {
-            self.memory.streak() && self.elapsed() < self.slice()
+            !self.impatient && self.memory.streak() && self.elapsed() < self.slice()
         }
     }
 
@@ -204,7 +207,7 @@ impl Watch {
 
     /// Whether others went on taking the mutex after the end of the slice.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.moved && self.elapsed() > SLICE_NS + HUNGER_NS
+        self.impatient || self.moved && self.elapsed() > SLICE_NS + HUNGER_NS
     }
 
     /// Why it would be better to stop spinning on a held mutex.

@@ -113,7 +113,7 @@ impl Platform for Model {
         KERNEL.time_is_up.load(Relaxed)
     }
 
-    fn yield_cpu() {}
+    fn sleep(_: u64) {}
 
     /// Not a yield: loom would let the holder finish first, and no waiter would ever sleep. The clock bounds every spin.
     fn pause() {}
