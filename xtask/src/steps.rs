@@ -249,6 +249,8 @@ fn loom(project: &Project) -> Result<Tally> {
         "autolock-lock",
         "--test",
         "loom_mutex",
+        "--test",
+        "loom_locks",
     ]);
     // A folder of its own: other flags would rebuild everything else each time.
     command.arg("--target-dir").arg(project.target.join("loom"));

@@ -7,13 +7,21 @@
 //! - [`oncpu`]: the seam for knowledge about the holder's CPU.
 //! - [`platform`]: the operating system, one small trait with a fake for tests.
 //!
-//! May touch: the mutex that it is given, and the operating system through [`platform::Platform`].
+//! Beside it the collection of other lock algorithms, to compare with and to run programs on:
+//!
+//! - [`algorithm`]: the one trait that all of them implement, and their table of C functions.
+//! - [`locks`]: a file each, and the list of them all; [`node`]: the queue nodes that they share.
+//!
+//! May touch: the lock that it is given, and the operating system through [`platform::Platform`].
 //! May not: allocate, log, panic, or keep global state.
 #![cfg_attr(not(any(loom, test)), no_std)]
 
+pub mod algorithm;
 pub mod contended;
+pub mod locks;
 mod memory;
 pub mod mutex;
+pub mod node;
 pub mod oncpu;
 pub mod platform;
 pub mod policy;

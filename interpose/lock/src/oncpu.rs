@@ -4,7 +4,12 @@
 //! because of a [`HolderState::Running`], and a waiter that parks because of a [`HolderState::NotRunning`] is woken like
 //! any other. The hot path is generic over the source: no call goes through a vtable.
 
-use autolock_abi::{Mutex, sync::Ordering};
+use autolock_abi::{
+    Mutex,
+    sync::{Ordering::Relaxed, hint},
+};
+
+use crate::platform::Platform;
 
 /// What a source knows about a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,10 +22,32 @@ pub enum HolderState {
     Unknown,
 }
 
+/// Whom a source is asked about: what a holder wrote down when it took the lock. Any values are legal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its thread id; 0 if there is none or it is unknown.
+    pub tid: i32,
+    /// The CPU on which it took the lock.
+    pub cpu: u16,
+}
+
+impl Holder {
+    /// What stands in a mutex.
+    #[inline]
+    #[must_use]
+    pub fn of(mutex: &Mutex) -> Self {
+        // Relaxed: hints, ordered with nothing.
+        Self {
+            tid: mutex.owner.load(Relaxed),
+            cpu: mutex.holder_cpu.load(Relaxed),
+        }
+    }
+}
+
 /// A source of on-CPU knowledge.
 pub trait OnCpu {
-    /// The state of the holder of `mutex`, for a waiter that runs on `my_cpu`.
-    fn holder(mutex: &Mutex, my_cpu: u16) -> HolderState;
+    /// The state of `holder`, for a waiter that runs on `my_cpu`.
+    fn holder(holder: Holder, my_cpu: u16) -> HolderState;
 }
 
 /// User space alone: a holder that took the lock on the CPU that I am on now is not running.
@@ -31,12 +58,58 @@ pub struct Blind;
 
 impl OnCpu for Blind {
     #[inline]
-    fn holder(mutex: &Mutex, my_cpu: u16) -> HolderState {
-        // Relaxed: a hint, ordered with nothing.
-        if mutex.holder_cpu.load(Ordering::Relaxed) == my_cpu {
+    fn holder(holder: Holder, my_cpu: u16) -> HolderState {
+        if holder.cpu == my_cpu {
             HolderState::NotRunning
         } else {
             HolderState::Unknown
+        }
+    }
+}
+
+/// Where a lock that is not glibc's writes its holder down. Every value is a hint.
+#[derive(Debug)]
+pub struct HolderRecord {
+    tid: hint::AtomicI32,
+    cpu: hint::AtomicU16,
+}
+
+impl HolderRecord {
+    /// Nobody.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self {
+            tid: hint::AtomicI32::new(0),
+            cpu: hint::AtomicU16::new(u16::MAX),
+        }
+    }
+
+    /// Writes the calling thread down. By the holder, after its acquisition.
+    #[inline]
+    pub fn record<P: Platform>(&self) {
+        self.tid.store(P::tid(), Relaxed);
+        self.cpu.store(P::cpu(), Relaxed);
+    }
+
+    /// Writes nobody down. By the holder, before its release.
+    #[inline]
+    pub fn clear(&self) {
+        self.tid.store(0, Relaxed);
+        self.cpu.store(u16::MAX, Relaxed);
+    }
+
+    /// What the platform's source knows of whoever is written down; [`HolderState::Unknown`] if nobody is.
+    #[inline]
+    #[must_use]
+    pub fn state<P: Platform>(&self) -> HolderState {
+        let holder = Holder {
+            tid: self.tid.load(Relaxed),
+            cpu: self.cpu.load(Relaxed),
+        };
+        if holder.tid == 0 {
+            HolderState::Unknown
+        } else {
+            P::OnCpu::holder(holder, P::cpu())
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use autolock_abi::sync::AtomicU32;
 
-use crate::oncpu::OnCpu;
+use crate::{node::Node, oncpu::OnCpu};
 
 /// How a sleep on the lock word ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct Deadline {
 }
 
 /// What the algorithm asks of the system.
-pub trait Platform {
+pub trait Platform: 'static {
     /// Where knowledge about the holder comes from.
     type OnCpu: OnCpu;
 
@@ -70,6 +70,19 @@ pub trait Platform {
 
     /// Leaves the CPU for `ns` nanoseconds, or somewhat longer.
     fn sleep(ns: u64);
+
+    /// sched_yield(2). The default algorithm never calls it: a sandbox may forbid it.
+    fn yield_now();
+
+    /// Marks a point at which it hurts most to lose the CPU. Nothing, except on the torture platform, which loses it there.
+    #[inline]
+    fn preemption_point() {}
+
+    /// A queue node for one acquisition, in no queue, its fields in any state. Never fails; does not allocate from the heap.
+    fn take_node() -> &'static Node;
+
+    /// Takes back a node that is in no queue. It need not come from the calling thread's [`Platform::take_node`].
+    fn give_node(node: &'static Node);
 
     /// Sleeps on `word` while it is `expected`, for at most `backstop_ns`, or until `deadline` if that is earlier.
     fn wait(

@@ -15,7 +15,7 @@ use autolock_abi::{Mutex, sync::Ordering::Relaxed};
 use crate::{
     contended::{Waiter, try_acquire},
     memory::Memory,
-    oncpu::{HolderState, OnCpu},
+    oncpu::{Holder, HolderState, OnCpu},
     platform::Platform,
 };
 
@@ -118,5 +118,5 @@ pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) 
 /// Whether a holder that has not moved for `unmoved` nanoseconds is off its CPU. Not at once: between an acquisition and its
 /// record the mutex still shows the holder before.
 pub(crate) fn is_hopeless<P: Platform>(mutex: &Mutex, my_cpu: u16, unmoved: u64) -> bool {
-    unmoved > RECORD_NS && P::OnCpu::holder(mutex, my_cpu) == HolderState::NotRunning
+    unmoved > RECORD_NS && P::OnCpu::holder(Holder::of(mutex), my_cpu) == HolderState::NotRunning
 }

@@ -3,6 +3,7 @@
 //! - [`mutex`]: the pthread functions; [`c11`]: the C11 ones.
 //! - [`linux`]: the operating system for `autolock_lock`.
 //! - [`tcb`]: thread id and CPU from the thread control block, one load each.
+//! - [`nodes`]: queue nodes for locks that are not glibc's, without malloc.
 //! - [`real`]: the next symbol in the chain, for what we delegate.
 //! - [`options`]: `AUTOLOCK_*`, parsed once; [`stats`]: what the library did.
 //!
@@ -16,6 +17,7 @@ compile_error!("the mutex layout and the thread control block are those of glibc
 pub mod c11;
 pub mod linux;
 pub mod mutex;
+pub mod nodes;
 pub mod options;
 pub mod real;
 pub mod stats;

@@ -9,11 +9,12 @@ use autolock_abi::{
     sync::{AtomicU32, Ordering::Relaxed},
 };
 use autolock_lock::{
+    node::Node,
     oncpu::Blind,
     platform::{Deadline, Event, Platform, Wait},
 };
 
-use crate::{stats, tcb};
+use crate::{nodes, stats, tcb};
 
 /// Linux on x86-64, knowing of the holder's CPU what user space can know.
 #[derive(Debug)]
@@ -132,6 +133,22 @@ impl Platform for Linux {
     fn sleep(ns: u64) {
         let nobody = AtomicU32::new(0);
         Self::wait(&nobody, 0, false, ns, None);
+    }
+
+    /// By the C function, which keeps `errno` where it is: sched_yield(2) does not fail on Linux.
+    fn yield_now() {
+        // SAFETY: takes nothing.
+        unsafe { libc::sched_yield() };
+    }
+
+    #[inline]
+    fn take_node() -> &'static Node {
+        nodes::take()
+    }
+
+    #[inline]
+    fn give_node(node: &'static Node) {
+        nodes::give(node);
     }
 
     fn wait(

@@ -100,7 +100,13 @@ pub fn bench(request: &Request, mut keep: impl FnMut(&Run) -> Result<()>) -> Res
 
 /// Warms every lock up, then lets them take turns: A B, B A, A B ...
 fn run_cell(request: &Request, cell: &Cell, plan: &Plan, bar: &ProgressBar) -> Result<Vec<Round>> {
-    let arena = Arc::new(Arena::new(cell));
+    let size = request
+        .locks
+        .iter()
+        .map(|lock| lock.size)
+        .max()
+        .unwrap_or(1);
+    let arena = Arc::new(Arena::new(cell, size));
     let measure = |lock: &Lock, plan: &Plan| -> Result<Round> {
         let round = round::round(lock, cell, &arena, plan)?;
         ensure!(
@@ -196,10 +202,7 @@ mod tests {
     use super::*;
 
     fn source(name: &str) -> Source {
-        Source {
-            name: name.into(),
-            library: "/nowhere".into(),
-        }
+        Source::library_named(name, "/nowhere")
     }
 
     #[test]

@@ -140,10 +140,7 @@ fn named_library(text: &str) -> Result<Source, String> {
     match text.split_once('=') {
         Some((GLIBC | AUTOLOCK, _)) => Err("the name is taken".into()),
         Some((name, path)) if !name.is_empty() && !path.is_empty() && !name.contains(',') => {
-            Ok(Source {
-                name: name.into(),
-                library: path.into(),
-            })
+            Ok(Source::library_named(name, path))
         }
         _ => Err("not NAME=PATH".into()),
     }
@@ -220,10 +217,7 @@ mod tests {
     #[test]
     fn a_further_lock_has_a_name_and_a_path() {
         let cli = parse(&["--lock", "old=/tmp/a=b.so"]).expect("valid");
-        let expected = Source {
-            name: "old".into(),
-            library: "/tmp/a=b.so".into(),
-        };
+        let expected = Source::library_named("old", "/tmp/a=b.so");
         assert_eq!(cli.extra, [expected]);
     }
 }

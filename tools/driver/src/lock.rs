@@ -1,36 +1,28 @@
-//! The locks under test: five function pointers and a name each.
+//! The locks under test: five C functions, a size and a name each.
 //!
-//! This is the seam for further locks: whoever can fill `MutexOps` can be measured.
-//! Every lock, glibc's included, is called through such pointers, so all pay the same
-//! for the call. Libraries are opened once and stay open until the process ends.
+//! This is the seam for further locks: whoever can fill [`Operations`] can be measured. They come from libraries that
+//! export the pthread functions (glibc, libautolock.so, any other) and from the collection in `autolock_lock::locks`. All are called
+//! through such pointers, so all pay the same for the call. Libraries are opened once and stay open until the process ends.
 
 use anyhow::{Result, anyhow, bail, ensure};
-use libc::{c_char, c_int, c_void, pthread_mutex_t, pthread_mutexattr_t};
-use std::cell::UnsafeCell;
+use autolock_lock::algorithm::{Call, Entry, Init, Operations};
+use autolock_lock::locks::Collection;
+use autolock_shim::linux::Linux;
+use libc::{c_char, c_int, c_void};
+use std::alloc::Layout;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-pub type InitFn = unsafe extern "C" fn(*mut pthread_mutex_t, *const pthread_mutexattr_t) -> c_int;
-pub type MutexFn = unsafe extern "C" fn(*mut pthread_mutex_t) -> c_int;
-
-/// A lock's functions, with POSIX's contracts.
-#[derive(Clone, Copy)]
-pub struct MutexOps {
-    pub init: InitFn,
-    pub destroy: MutexFn,
-    pub lock: MutexFn,
-    pub trylock: MutexFn,
-    pub unlock: MutexFn,
-}
 
 /// A lock that can be measured.
 #[derive(Clone)]
 pub struct Lock {
     pub name: String,
-    /// The library that it came from, as given to the loader.
+    /// The library that it came from, as given to the loader; empty if it is the driver's own.
     pub library: PathBuf,
-    pub ops: MutexOps,
+    /// Bytes that it takes.
+    pub size: usize,
+    pub ops: Operations,
 }
 
 /// glibc is always in the process; its soname is its path.
@@ -38,27 +30,85 @@ pub const GLIBC: &str = "glibc";
 pub const AUTOLOCK: &str = "autolock";
 const GLIBC_SONAME: &str = "libc.so.6";
 
-/// A lock by name and library, not opened yet.
-#[derive(Clone, Debug, PartialEq)]
+/// A lock by name, not opened yet.
+#[derive(Clone, Debug)]
 pub struct Source {
     pub name: String,
-    pub library: PathBuf,
+    pub origin: Origin,
+}
+
+/// Where a lock comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A library that exports the pthread functions.
+    Library(PathBuf),
+    /// The collection.
+    Entry(&'static Entry),
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        self.name == other.name && self.library() == other.library()
+    }
 }
 
 impl Source {
-    pub fn glibc() -> Source {
+    pub fn library_named(name: &str, library: impl Into<PathBuf>) -> Source {
         Source {
-            name: GLIBC.into(),
-            library: GLIBC_SONAME.into(),
+            name: name.into(),
+            origin: Origin::Library(library.into()),
+        }
+    }
+
+    pub fn glibc() -> Source {
+        Source::library_named(GLIBC, GLIBC_SONAME)
+    }
+
+    /// The locks of the collection.
+    pub fn collection() -> impl Iterator<Item = Source> {
+        Collection::<Linux>::ENTRIES.iter().map(|entry| Source {
+            name: entry.info.name.into(),
+            origin: Origin::Entry(entry),
+        })
+    }
+
+    /// Where the lock's code is; empty if in the driver itself.
+    pub fn library(&self) -> &Path {
+        match &self.origin {
+            Origin::Library(path) => path,
+            Origin::Entry(_) => Path::new(""),
         }
     }
 
     pub fn exists(&self) -> bool {
-        self.name == GLIBC || self.library.is_file()
+        match &self.origin {
+            Origin::Library(path) => self.name == GLIBC || path.is_file(),
+            Origin::Entry(_) => true,
+        }
     }
 
     /// Opens the library, finds the functions.
     pub fn open(&self) -> Result<Lock> {
+        match &self.origin {
+            Origin::Library(path) => self.open_library(path),
+            Origin::Entry(entry) => {
+                ensure!(
+                    entry.align <= Slot::ALIGN,
+                    "lock '{}' wants an alignment of {}",
+                    self.name,
+                    entry.align
+                );
+                Ok(Lock {
+                    name: self.name.clone(),
+                    library: PathBuf::new(),
+                    size: entry.size,
+                    ops: entry.operations,
+                })
+            }
+        }
+    }
+
+    fn open_library(&self, library: &Path) -> Result<Lock> {
         let advice = match self.name.as_str() {
             AUTOLOCK => "; build it (cargo build --release -p autolock) or name it with --lib PATH",
             _ => "",
@@ -67,9 +117,9 @@ impl Source {
             self.exists(),
             "lock '{}': there is no {}{advice}",
             self.name,
-            self.library.display(),
+            library.display(),
         );
-        let ops = load(&self.library)?;
+        let ops = load(library)?;
         if self.name != GLIBC {
             // dlsym also searches what the library depends on: a library without these
             // functions would silently be glibc once more.
@@ -78,12 +128,13 @@ impl Source {
                 ops.lock as usize != glibc.lock as usize
                     && ops.unlock as usize != glibc.unlock as usize,
                 "{}: has no pthread_mutex_lock and pthread_mutex_unlock of its own",
-                self.library.display()
+                library.display()
             );
         }
         Ok(Lock {
             name: self.name.clone(),
-            library: self.library.clone(),
+            library: library.into(),
+            size: size_of::<libc::pthread_mutex_t>(),
             ops,
         })
     }
@@ -100,7 +151,7 @@ pub fn default_autolock(executable: &Path) -> PathBuf {
     }
 }
 
-fn load(library: &Path) -> Result<MutexOps> {
+fn load(library: &Path) -> Result<Operations> {
     let path = CString::new(library.as_os_str().as_bytes())?;
     // SAFETY: opens a library whose constructors the user asked to run; the path is a C
     // string. The handle is never closed, so the functions stay valid.
@@ -117,16 +168,16 @@ fn load(library: &Path) -> Result<MutexOps> {
             Ok(symbol)
         }
     };
-    let function = |name: &CStr| -> Result<MutexFn> {
+    let function = |name: &CStr| -> Result<Call> {
         let symbol = find(name)?;
         // SAFETY: the symbol is not null, and POSIX gives the functions asked for here
         // this type.
-        Ok(unsafe { std::mem::transmute::<*mut c_void, MutexFn>(symbol) })
+        Ok(unsafe { std::mem::transmute::<*mut c_void, Call>(symbol) })
     };
     let init = find(c"pthread_mutex_init")?;
-    Ok(MutexOps {
+    Ok(Operations {
         // SAFETY: not null, and pthread_mutex_init has this type.
-        init: unsafe { std::mem::transmute::<*mut c_void, InitFn>(init) },
+        init: unsafe { std::mem::transmute::<*mut c_void, Init>(init) },
         destroy: function(c"pthread_mutex_destroy")?,
         lock: function(c"pthread_mutex_lock")?,
         trylock: function(c"pthread_mutex_trylock")?,
@@ -146,48 +197,72 @@ fn dl_error() -> String {
         .into_owned()
 }
 
-/// A mutex in a cache-line pair of its own.
-#[repr(align(128))]
-pub struct Slot(UnsafeCell<pthread_mutex_t>);
+/// Memory for a lock, on cache-line pairs of its own.
+pub struct Slot {
+    memory: *mut c_void,
+    layout: Layout,
+}
 
-// SAFETY: a pthread mutex may be used by any thread, and `Slot` only hands out a raw
-// pointer to it.
+// SAFETY: a lock may be used by any thread, and `Slot` only hands out a raw pointer to it.
 unsafe impl Sync for Slot {}
-// SAFETY: as above; a slot is moved only before its mutex is initialised.
+// SAFETY: the memory does not move with the slot.
 unsafe impl Send for Slot {}
 
 impl Slot {
-    pub fn new() -> Slot {
-        Slot(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER))
+    /// A pair of cache lines: the prefetcher fetches pairs.
+    pub const ALIGN: usize = 128;
+
+    /// For a lock of up to `size` bytes; all zero.
+    pub fn new(size: usize) -> Slot {
+        let size = size.max(1).next_multiple_of(Self::ALIGN);
+        let Ok(layout) = Layout::from_size_align(size, Self::ALIGN) else {
+            panic!("a lock of {size} bytes");
+        };
+        // SAFETY: the layout's size is not 0.
+        let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+        if memory.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        Slot {
+            memory: memory.cast(),
+            layout,
+        }
     }
 
     #[inline(always)]
-    pub fn mutex(&self) -> *mut pthread_mutex_t {
-        self.0.get()
+    pub fn lock(&self) -> *mut c_void {
+        self.memory
     }
 
-    /// Initialises the mutex for `ops`. Nobody may be using it.
-    pub fn init(&self, ops: &MutexOps) -> c_int {
+    /// Initialises the lock for `ops`. Nobody may be using it.
+    pub fn init(&self, ops: &Operations) -> c_int {
         // SAFETY: the slot is alive and, as the caller promises, unused; a null attribute
         // means the default kind.
-        unsafe { (ops.init)(self.mutex(), std::ptr::null()) }
+        unsafe { (ops.init)(self.lock(), std::ptr::null()) }
     }
 
-    /// Destroys the mutex. Nobody may be using it.
-    pub fn destroy(&self, ops: &MutexOps) -> c_int {
-        // SAFETY: the slot is alive and its mutex was initialised by the same `ops`.
-        unsafe { (ops.destroy)(self.mutex()) }
+    /// Destroys the lock. Nobody may be using it.
+    pub fn destroy(&self, ops: &Operations) -> c_int {
+        // SAFETY: the slot is alive and its lock was initialised by the same `ops`.
+        unsafe { (ops.destroy)(self.lock()) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { std::alloc::dealloc(self.memory.cast(), self.layout) };
     }
 }
 
 /// One pass through the functions in one thread: a library that cannot do this would
 /// only give nonsense later.
 pub fn try_out(lock: &Lock) -> Result<()> {
-    let slot = Slot::new();
-    let call = |f: MutexFn| {
-        // SAFETY: the mutex is alive, initialised by the same library, and the sequence
+    let slot = Slot::new(lock.size);
+    let call = |f: Call| {
+        // SAFETY: the lock is alive, initialised by the same functions, and the sequence
         // below unlocks only what this thread has locked.
-        unsafe { f(slot.mutex()) }
+        unsafe { f(slot.lock()) }
     };
     let ops = &lock.ops;
     let steps = [
@@ -217,7 +292,7 @@ pub fn try_out(lock: &Lock) -> Result<()> {
 pub mod tests {
     use super::*;
 
-    unsafe extern "C" fn nothing(_: *mut pthread_mutex_t) -> c_int {
+    unsafe extern "C" fn nothing(_: *mut c_void) -> c_int {
         0
     }
 
@@ -237,6 +312,14 @@ pub mod tests {
     }
 
     #[test]
+    fn every_lock_of_the_collection_works_in_one_thread() {
+        assert!(autolock_shim::nodes::start());
+        for source in Source::collection() {
+            try_out(&source.open().expect("opens")).expect("works");
+        }
+    }
+
+    #[test]
     fn a_lock_that_does_not_lock_is_refused() {
         let error = try_out(&busted()).expect_err("trylock of a held mutex succeeded");
         assert!(error.to_string().contains("trylock"), "{error}");
@@ -244,10 +327,7 @@ pub mod tests {
 
     #[test]
     fn a_missing_library_says_what_to_do() {
-        let source = Source {
-            name: AUTOLOCK.into(),
-            library: "/nowhere/libautolock.so".into(),
-        };
+        let source = Source::library_named(AUTOLOCK, "/nowhere/libautolock.so");
         let error = source.open().err().expect("no such file").to_string();
         assert!(error.contains("--lib") && !error.contains('\n'), "{error}");
     }
@@ -255,10 +335,7 @@ pub mod tests {
     #[test]
     fn a_library_without_mutex_functions_is_not_taken_for_a_lock() {
         // Any library that is there with glibc and depends on it.
-        let source = Source {
-            name: "maths".into(),
-            library: "/lib/x86_64-linux-gnu/libm.so.6".into(),
-        };
+        let source = Source::library_named("maths", "/lib/x86_64-linux-gnu/libm.so.6");
         if !source.exists() {
             eprintln!("SKIPPED: no libm.so.6 in Debian's place");
             assert!(

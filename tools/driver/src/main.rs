@@ -44,6 +44,13 @@ const USAGE: u8 = 2;
 struct Usage(anyhow::Error);
 
 fn main() -> ExitCode {
+    autolock_shim::tcb::start();
+    if !autolock_shim::nodes::start() {
+        return fail(
+            "no 128 MiB of addresses for queue nodes: raise `ulimit -v`",
+            1,
+        );
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error)
@@ -113,11 +120,9 @@ fn sources(cli: &Cli) -> Result<Vec<Source>> {
             lock::default_autolock(&executable)
         }
     };
-    let autolock = Source {
-        name: AUTOLOCK.into(),
-        library,
-    };
+    let autolock = Source::library_named(AUTOLOCK, library);
     let mut all = vec![Source::glibc(), autolock];
+    all.extend(Source::collection());
     for extra in &cli.extra {
         ensure!(
             all.iter().all(|s| s.name != extra.name),
@@ -156,7 +161,7 @@ impl Job<'_> {
             Job::List(sources) => {
                 let line = |source: &Source| {
                     let missing = if source.exists() { "" } else { " (missing)" };
-                    format!("{}\t{}{missing}\n", source.name, source.library.display())
+                    format!("{}\t{}{missing}\n", source.name, source.library().display())
                 };
                 say(&sources.iter().map(line).collect::<String>())
             }

@@ -189,7 +189,7 @@ mod tests {
     fn a_lock_that_does_not_exclude_is_caught() {
         // Held for 20 us, two threads are sure to meet, on one CPU by preemption.
         let cell = cell(4, 1, 20_000);
-        let arena = Arc::new(Arena::new(&cell));
+        let arena = Arc::new(Arena::new(&cell, 40));
         let error = round(&busted(), &cell, &arena, &plan(false)).expect_err("not caught");
         assert!(error.to_string().contains("BROKEN LOCK"), "{error:#}");
     }
@@ -199,7 +199,7 @@ mod tests {
         let glibc = Source::glibc().open().expect("glibc");
         for (threads, locks) in [(1, 1), (4, 1), (4, 7)] {
             let cell = cell(threads, locks, 10);
-            let arena = Arc::new(Arena::new(&cell));
+            let arena = Arc::new(Arena::new(&cell, 40));
             let round = round(&glibc, &cell, &arena, &plan(true)).expect("round");
             assert_eq!(round.thread_ops.len(), threads);
             assert!(round.ops() > 0 && round.elapsed_s > 0.0, "{round:?}");
@@ -211,13 +211,13 @@ mod tests {
 
     #[test]
     fn an_error_from_the_lock_is_not_a_result() {
-        unsafe extern "C" fn refuse(_: *mut libc::pthread_mutex_t) -> libc::c_int {
+        unsafe extern "C" fn refuse(_: *mut libc::c_void) -> libc::c_int {
             libc::EINVAL
         }
         let mut lock = busted();
         lock.ops.lock = refuse;
         let cell = cell(1, 1, 10);
-        let arena = Arc::new(Arena::new(&cell));
+        let arena = Arc::new(Arena::new(&cell, 40));
         let error = round(&lock, &cell, &arena, &plan(false)).expect_err("not noticed");
         assert!(error.to_string().contains("returned errors"), "{error:#}");
     }
@@ -230,14 +230,14 @@ mod tests {
         };
         let glibc = Source::glibc().open().expect("glibc");
         let cell = cell(1, 1, 10);
-        let arena = Arc::new(Arena::new(&cell));
+        let arena = Arc::new(Arena::new(&cell, 40));
         let round = round(&glibc, &cell, &arena, &plan).expect("round");
         assert!(round.ops() >= u64::from(BATCH) - 1, "{round:?}");
     }
 
     #[test]
     fn a_lock_that_never_comes_back_is_called_hung() {
-        unsafe extern "C" fn never(_: *mut libc::pthread_mutex_t) -> libc::c_int {
+        unsafe extern "C" fn never(_: *mut libc::c_void) -> libc::c_int {
             loop {
                 std::thread::park();
             }
@@ -249,7 +249,7 @@ mod tests {
             ..plan(false)
         };
         let cell = cell(2, 1, 10);
-        let arena = Arc::new(Arena::new(&cell));
+        let arena = Arc::new(Arena::new(&cell, 40));
         let error = round(&lock, &cell, &arena, &plan).expect_err("not noticed");
         assert!(format!("{error:#}").contains("HUNG: 2 of 2"), "{error:#}");
     }

@@ -9,10 +9,11 @@
 
 use crate::clock::{spin, tsc};
 use crate::latency::Recorder;
-use crate::lock::{Lock, MutexOps, Slot};
+use crate::lock::{Lock, Slot};
 use crate::round::Plan;
 use crate::run::Cell;
 use anyhow::{Result, ensure};
+use autolock_lock::algorithm::Operations;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -23,7 +24,7 @@ pub const MINIMAL_HOLD_NS: u64 = 10;
 #[repr(align(128))]
 pub struct Padded<T>(pub T);
 
-/// The mutexes of a cell and the counters they protect. Both locks of a pair run on the
+/// The locks of a cell and the counters they protect. All locks that are compared run on the
 /// same addresses.
 pub struct Arena {
     slots: Vec<Slot>,
@@ -32,9 +33,10 @@ pub struct Arena {
 }
 
 impl Arena {
-    pub fn new(cell: &Cell) -> Arena {
+    /// `size`: bytes of the largest lock that will run here.
+    pub fn new(cell: &Cell, size: usize) -> Arena {
         Arena {
-            slots: (0..cell.locks).map(|_| Slot::new()).collect(),
+            slots: (0..cell.locks).map(|_| Slot::new(size)).collect(),
             counters: (0..cell.locks * cell.lines)
                 .map(|_| Padded(AtomicU64::new(0)))
                 .collect(),
@@ -85,7 +87,7 @@ impl Arena {
 
 /// What one thread does; read before the loop, never in it.
 pub struct Task {
-    ops: MutexOps,
+    ops: Operations,
     arena: Arc<Arena>,
     gap: u64,
     hold: u64,
@@ -150,7 +152,7 @@ impl Task {
                 random ^= random << 17;
                 slot = (((random >> 32) * locks) >> 32) as usize;
             }
-            let mutex = arena.slots[slot].mutex();
+            let mutex = arena.slots[slot].lock();
             let counters = arena.counters_of(slot);
             let before = if LATENCY { tsc() } else { 0 };
             // SAFETY: the mutex is initialised by this lock and lives in the arena, which

@@ -1,6 +1,6 @@
 //! The operating system of the model: futex queues, thread ids, one clock, and glibc's own lock and unlock.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::{
     Mutex as StdMutex,
@@ -13,7 +13,8 @@ use autolock_abi::{
     word,
 };
 use autolock_lock::{
-    oncpu::{HolderState, OnCpu},
+    node::Node,
+    oncpu::{Holder, HolderState, OnCpu},
     platform::{Deadline, Event, Platform, Wait},
 };
 use loom::thread;
@@ -63,12 +64,50 @@ loom::lazy_static! {
 loom::thread_local! {
     pub static ID: Cell<i32> = Cell::new(0);
     static CLOCK: Cell<u64> = Cell::new(0);
+    /// Free queue nodes; each execution of a model has its own, and leaks a few.
+    static FREE: RefCell<Vec<&'static Node>> = RefCell::new(Vec::new());
+}
+
+/// The same system for locks that spin without a bound: a pause lets the others go on first, as loom needs it.
+pub struct Patient;
+
+/// Hands a call on to [`Model`].
+macro_rules! as_model {
+    ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+        $(fn $name($($argument: $type),*) $(-> $result)? { Model::$name($($argument),*) })*
+    };
+}
+
+impl Platform for Patient {
+    type OnCpu = Nothing;
+
+    fn pause() {
+        thread::yield_now();
+    }
+
+    as_model! {
+        tid() -> i32;
+        tid_or_zero() -> i32;
+        cpu() -> u16;
+        single_threaded() -> bool;
+        now_ns() -> u64;
+        expired(deadline: &Deadline) -> bool;
+        sleep(ns: u64);
+        yield_now();
+        take_node() -> &'static Node;
+        give_node(node: &'static Node);
+        wait(word: &AtomicU32, expected: u32, shared: bool, backstop_ns: u64, deadline: Option<&Deadline>) -> Wait;
+        wake_one(word: *const AtomicU32, shared: bool) -> bool;
+        requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool;
+        note_wake();
+        note(event: Event, mutex: &Mutex);
+    }
 }
 
 pub struct Nothing;
 
 impl OnCpu for Nothing {
-    fn holder(_: &Mutex, _: u16) -> HolderState {
+    fn holder(_: Holder, _: u16) -> HolderState {
         HolderState::Unknown
     }
 }
@@ -114,6 +153,19 @@ impl Platform for Model {
     }
 
     fn sleep(_: u64) {}
+
+    fn yield_now() {
+        thread::yield_now();
+    }
+
+    fn take_node() -> &'static Node {
+        FREE.with(|free| free.borrow_mut().pop())
+            .unwrap_or_else(|| Box::leak(Box::new(Node::new())))
+    }
+
+    fn give_node(node: &'static Node) {
+        FREE.with(|free| free.borrow_mut().push(node));
+    }
 
     /// Not a yield: loom would let the holder finish first, and no waiter would ever sleep. The clock bounds every spin.
     fn pause() {}

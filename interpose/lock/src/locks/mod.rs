@@ -1,0 +1,33 @@
+//! The collection: a file for each lock, and the list of them all.
+//!
+//! A lock's header gives its source, the table of its word's states, its memory orderings and what it is bad at.
+
+mod mcs;
+mod tas;
+
+use core::marker::PhantomData;
+
+use crate::{
+    algorithm::{Entry, entry},
+    platform::Platform,
+};
+
+pub use mcs::Mcs;
+pub use tas::Tas;
+
+/// Every lock of the collection on the platform `P`.
+#[derive(Debug)]
+pub struct Collection<P>(PhantomData<P>);
+
+impl<P: Platform> Collection<P> {
+    /// In the order in which they are listed.
+    pub const ENTRIES: &'static [Entry] = &[entry::<Tas<P>>(), entry::<Mcs<P>>()];
+}
+
+/// The lock of this name.
+#[must_use]
+pub fn find<P: Platform>(name: &[u8]) -> Option<&'static Entry> {
+    Collection::<P>::ENTRIES
+        .iter()
+        .find(|entry| entry.info.name.as_bytes() == name)
+}
