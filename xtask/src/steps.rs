@@ -251,6 +251,8 @@ fn loom(project: &Project) -> Result<Tally> {
         "loom_mutex",
         "--test",
         "loom_locks",
+        "--test",
+        "loom_outer",
     ]);
     // A folder of its own: other flags would rebuild everything else each time.
     command.arg("--target-dir").arg(project.target.join("loom"));

@@ -7,8 +7,8 @@
 
 use core::ffi::c_int;
 
-use autolock_shim::{c11, mutex};
-use libc::{clockid_t, pthread_mutex_t, pthread_mutexattr_t, timespec};
+use autolock_shim::{c11, cond, mutex};
+use libc::{clockid_t, pthread_cond_t, pthread_mutex_t, pthread_mutexattr_t, timespec};
 
 // Without std nothing else asks for libc when the libc crate has its `std` feature, which another crate of the same build may turn on.
 #[link(name = "c")]
@@ -43,6 +43,12 @@ export! {
     pthread_mutex_consistent(mutex: *mut pthread_mutex_t) -> c_int = mutex::consistent;
     pthread_mutex_getprioceiling(mutex: *const pthread_mutex_t, ceiling: *mut c_int) -> c_int = mutex::getprioceiling;
     pthread_mutex_setprioceiling(mutex: *mut pthread_mutex_t, ceiling: c_int, old: *mut c_int) -> c_int = mutex::setprioceiling;
+
+    pthread_cond_wait(cond: *mut pthread_cond_t, mutex: *mut pthread_mutex_t) -> c_int = cond::wait;
+    pthread_cond_timedwait(cond: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, until: *const timespec) -> c_int = cond::timedwait;
+    pthread_cond_clockwait(cond: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, clock: clockid_t, until: *const timespec) -> c_int = cond::clockwait;
+    cnd_wait(cond: *mut pthread_cond_t, mutex: *mut pthread_mutex_t) -> c_int = cond::cnd_wait;
+    cnd_timedwait(cond: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, until: *const timespec) -> c_int = cond::cnd_timedwait;
 
     mtx_init(mutex: *mut pthread_mutex_t, kind: c_int) -> c_int = c11::init;
     mtx_destroy(mutex: *mut pthread_mutex_t) = c11::destroy;

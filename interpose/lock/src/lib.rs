@@ -11,6 +11,7 @@
 //!
 //! - [`algorithm`]: the one trait that all of them implement, and their table of C functions.
 //! - [`locks`]: a file each, and the list of them all; [`node`]: the queue nodes that they share.
+//! - [`outer`]: any of them under glibc's word, so that condition variables go on working.
 //!
 //! May touch: the lock that it is given, and the operating system through [`platform::Platform`].
 //! May not: allocate, log, panic, or keep global state.
@@ -23,6 +24,7 @@ mod memory;
 pub mod mutex;
 pub mod node;
 pub mod oncpu;
+pub mod outer;
 pub mod platform;
 pub mod policy;
 pub mod seat;

@@ -24,6 +24,8 @@ pub struct Node {
     pub time_ns: hint::AtomicU64,
     /// The pool's own: the next free node. No lock may touch it.
     pub free: hint::AtomicPtr<Node>,
+    /// The pool's own as well: the link of a stack.
+    pub link: hint::AtomicU32,
 }
 
 impl Node {
@@ -38,6 +40,7 @@ impl Node {
             cpu: hint::AtomicU16::new(0),
             time_ns: hint::AtomicU64::new(0),
             free: hint::AtomicPtr::new(core::ptr::null_mut()),
+            link: hint::AtomicU32::new(0),
         }
     }
 

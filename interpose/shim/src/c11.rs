@@ -3,7 +3,7 @@
 
 use core::ffi::c_int;
 
-use autolock_abi::{Mutex, kind};
+use autolock_abi::kind;
 use libc::{EBUSY, ENOMEM, ETIMEDOUT, pthread_mutex_t, timespec};
 
 use crate::mutex;
@@ -39,7 +39,7 @@ pub unsafe fn init(mutex: *mut pthread_mutex_t, kind: c_int) -> c_int {
         _ => return THRD_ERROR,
     };
     // SAFETY: the caller gives memory for a mutex, which nobody uses yet.
-    unsafe { mutex.cast::<Mutex>().write(Mutex::new(kind)) };
+    unsafe { mutex::make(mutex, kind) };
     THRD_SUCCESS
 }
 

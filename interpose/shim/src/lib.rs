@@ -3,7 +3,8 @@
 //! - [`mutex`]: the pthread functions; [`c11`]: the C11 ones.
 //! - [`linux`]: the operating system for `autolock_lock`.
 //! - [`tcb`]: thread id and CPU from the thread control block, one load each.
-//! - [`nodes`]: queue nodes for locks that are not glibc's, without malloc.
+//! - [`slots`]: `AUTOLOCK_ALGORITHM`: another lock under each mutex; [`nodes`]: their queue nodes; [`stack`]: free ones of both.
+//! - [`cond`]: condition variables, which must give up that other lock before they wait.
 //! - [`real`]: the next symbol in the chain, for what we delegate.
 //! - [`options`]: `AUTOLOCK_*`, parsed once; [`stats`]: what the library did.
 //!
@@ -15,11 +16,14 @@
 compile_error!("the mutex layout and the thread control block are those of glibc on x86-64 Linux");
 
 pub mod c11;
+pub mod cond;
 pub mod linux;
 pub mod mutex;
 pub mod nodes;
 pub mod options;
 pub mod real;
+pub mod slots;
+pub mod stack;
 pub mod stats;
 pub mod tcb;
 
@@ -29,4 +33,7 @@ pub fn start() {
     real::start();
     let options = options::from_environment();
     stats::start(options.stats);
+    if let Some(entry) = options.algorithm {
+        slots::start(entry);
+    }
 }

@@ -1,8 +1,13 @@
 //! The `pthread_mutex_*` functions: kinds, ownership checks, error numbers, delegation.
 //!
+//! Kinds and checks are the same over any [`Engine`]: the default algorithm, or a chosen one ([`crate::slots`]). The choice costs the default nothing: the
+//! fast path compares the kind with a variable in place of a constant, [`FAST_KINDS`], and what it does not serve it jumps to through a
+//! pointer in place of an address, [`Other`].
+//!
 //! Each function has the contract of its POSIX name; where POSIX leaves behaviour undefined it does what glibc 2.36 does. None sets `errno`.
 
 use core::ffi::c_int;
+use core::sync::atomic::{AtomicPtr, AtomicU8};
 
 use autolock_abi::{
     Mutex,
@@ -11,7 +16,7 @@ use autolock_abi::{
     word,
 };
 use autolock_lock::{
-    mutex,
+    mutex, outer,
     platform::{Deadline, Platform},
 };
 use libc::{
@@ -19,7 +24,125 @@ use libc::{
     pthread_mutexattr_t, timespec,
 };
 
-use crate::{linux::Linux, real, stats};
+use crate::{
+    linux::Linux,
+    real,
+    slots::{self, Slots},
+    stats,
+};
+
+/// A mutex algorithm on glibc's word, without kinds and checks.
+trait Engine {
+    fn lock(mutex: &Mutex, kind: u32);
+    fn lock_until(mutex: &Mutex, kind: u32, deadline: &Deadline) -> bool;
+    fn try_lock(mutex: &Mutex, kind: u32) -> bool;
+    fn unlock(mutex: &Mutex, kind: u32);
+}
+
+/// The default algorithm.
+struct Default;
+
+impl Engine for Default {
+    #[inline]
+    fn lock(mutex: &Mutex, kind: u32) {
+        mutex::lock::<Linux>(mutex, kind);
+    }
+
+    #[inline]
+    fn lock_until(mutex: &Mutex, kind: u32, deadline: &Deadline) -> bool {
+        mutex::lock_until::<Linux>(mutex, kind, deadline)
+    }
+
+    #[inline]
+    fn try_lock(mutex: &Mutex, kind: u32) -> bool {
+        mutex::try_lock::<Linux>(mutex, kind)
+    }
+
+    #[inline]
+    fn unlock(mutex: &Mutex, kind: u32) {
+        mutex::unlock::<Linux>(mutex, kind);
+    }
+}
+
+/// The chosen algorithm; for process-shared mutexes the default, since a slot is one process's own.
+struct Chosen;
+
+impl Engine for Chosen {
+    fn lock(mutex: &Mutex, kind: u32) {
+        if kind::is_shared(kind) {
+            Default::lock(mutex, kind);
+        } else {
+            outer::lock::<Linux, Slots>(mutex);
+        }
+    }
+
+    fn lock_until(mutex: &Mutex, kind: u32, deadline: &Deadline) -> bool {
+        if kind::is_shared(kind) {
+            Default::lock_until(mutex, kind, deadline)
+        } else {
+            outer::lock_until::<Linux>(mutex, deadline)
+        }
+    }
+
+    fn try_lock(mutex: &Mutex, kind: u32) -> bool {
+        if kind::is_shared(kind) {
+            Default::try_lock(mutex, kind)
+        } else {
+            outer::try_lock::<Linux, Slots>(mutex)
+        }
+    }
+
+    fn unlock(mutex: &Mutex, kind: u32) {
+        if kind::is_shared(kind) {
+            Default::unlock(mutex, kind);
+        } else {
+            outer::unlock::<Linux, Slots>(mutex);
+        }
+    }
+}
+
+/// Kinds (their low byte) below this take the fast path: 1 for private NORMAL mutexes, 0 for none. Written once, by the preload's constructor.
+static FAST_KINDS: AtomicU8 = AtomicU8::new(1);
+
+/// Whether the fast path serves a mutex of this kind.
+#[inline]
+fn is_fast(kind: u32) -> bool {
+    (kind as u8) < FAST_KINDS.load(Relaxed)
+}
+
+/// A function for what the fast path does not serve: every other kind, or, with an algorithm chosen, every kind.
+struct Other(AtomicPtr<()>);
+
+type KindFn = fn(&Mutex, u32) -> c_int;
+
+impl Other {
+    const fn new(function: KindFn) -> Self {
+        Self(AtomicPtr::new(function as *mut ()))
+    }
+
+    fn set(&self, function: KindFn) {
+        self.0.store(function as *mut (), Relaxed);
+    }
+
+    #[inline]
+    fn call(&self, mirror: &Mutex, kind: u32) -> c_int {
+        // SAFETY: only `new` and `set` store into it.
+        let function = unsafe { core::mem::transmute::<*mut (), KindFn>(self.0.load(Relaxed)) };
+        function(mirror, kind)
+    }
+}
+
+static OTHER_LOCK: Other = Other::new(lock_kind::<Default>);
+static OTHER_TRYLOCK: Other = Other::new(trylock_kind::<Default>);
+static OTHER_UNLOCK: Other = Other::new(unlock_kind::<Default>);
+
+/// From here on private mutexes run on the chosen algorithm. One that is held now is released by its word all the same.
+pub fn interpose() {
+    OTHER_LOCK.set(lock_kind::<Chosen>);
+    OTHER_TRYLOCK.set(trylock_kind::<Chosen>);
+    OTHER_UNLOCK.set(unlock_kind::<Chosen>);
+    FAST_KINDS.store(0, Relaxed);
+}
 
 /// Calls a function of glibc's on an object that is glibc's.
 macro_rules! delegate {
@@ -59,33 +182,33 @@ pub unsafe fn lock(mutex: *mut pthread_mutex_t) -> c_int {
     // SAFETY: the caller's contract.
     let mirror = unsafe { mirror(mutex) };
     let kind = mirror.kind.load(Relaxed);
-    if kind & kind::TYPE_MASK == kind::NORMAL {
-        mutex::lock::<Linux>(mirror, kind);
+    if is_fast(kind) {
+        Default::lock(mirror, kind::NORMAL);
         return 0;
     }
-    lock_kind(mirror, kind)
+    OTHER_LOCK.call(mirror, kind)
 }
 
 // Below, what is not on the most frequent path is out of line, and nothing on it calls anything else than in tail position: the paths need no stack frame.
 
 #[inline(never)]
-fn lock_kind(mirror: &Mutex, kind: u32) -> c_int {
+fn lock_kind<E: Engine>(mirror: &Mutex, kind: u32) -> c_int {
     if !kind::checks_owner(kind) {
-        if kind & kind::TYPE_MASK != kind::ADAPTIVE {
+        if kind::dispatch(kind) == Dispatch::Delegate {
             return lock_delegated(mirror);
         }
-        mutex::lock::<Linux>(mirror, kind);
+        E::lock(mirror, kind);
         return 0;
     }
     let me = Linux::tid_or_zero();
     if me <= 0 {
-        return learn_tid(mirror, kind, lock_kind);
+        return learn_tid(mirror, kind, lock_kind::<E>);
     }
     if mirror.owner.load(Relaxed) == me {
         return lock_again(mirror, kind);
     }
-    if !mutex::try_lock::<Linux>(mirror, kind) {
-        return lock_owned_contended(mirror, kind);
+    if !E::try_lock(mirror, kind) {
+        return lock_owned_contended::<E>(mirror, kind);
     }
     mirror.count.store(kind::first_count(kind), Relaxed);
     0
@@ -93,8 +216,8 @@ fn lock_kind(mirror: &Mutex, kind: u32) -> c_int {
 
 #[cold]
 #[inline(never)]
-fn lock_owned_contended(mirror: &Mutex, kind: u32) -> c_int {
-    mutex::lock::<Linux>(mirror, kind);
+fn lock_owned_contended<E: Engine>(mirror: &Mutex, kind: u32) -> c_int {
+    E::lock(mirror, kind);
     mirror.count.store(kind::first_count(kind), Relaxed);
     0
 }
@@ -138,22 +261,22 @@ pub unsafe fn trylock(mutex: *mut pthread_mutex_t) -> c_int {
     // SAFETY: the caller's contract.
     let mirror = unsafe { mirror(mutex) };
     let kind = mirror.kind.load(Relaxed);
-    if kind & kind::TYPE_MASK == kind::NORMAL {
-        return if mutex::try_lock::<Linux>(mirror, kind) {
+    if is_fast(kind) {
+        return if Default::try_lock(mirror, kind::NORMAL) {
             0
         } else {
             EBUSY
         };
     }
-    trylock_kind(mirror, kind)
+    OTHER_TRYLOCK.call(mirror, kind)
 }
 
 #[inline(never)]
-fn trylock_kind(mirror: &Mutex, kind: u32) -> c_int {
+fn trylock_kind<E: Engine>(mirror: &Mutex, kind: u32) -> c_int {
     if kind::dispatch(kind) == Dispatch::Recursive {
         let me = Linux::tid_or_zero();
         if me <= 0 {
-            return learn_tid(mirror, kind, trylock_kind);
+            return learn_tid(mirror, kind, trylock_kind::<E>);
         }
         if mirror.owner.load(Relaxed) == me {
             return relock(mirror);
@@ -161,7 +284,7 @@ fn trylock_kind(mirror: &Mutex, kind: u32) -> c_int {
     } else if kind::dispatch(kind) == Dispatch::Delegate {
         return trylock_delegated(mirror);
     }
-    if !mutex::try_lock::<Linux>(mirror, kind) {
+    if !E::try_lock(mirror, kind) {
         return EBUSY;
     }
     if kind::dispatch(kind) == Dispatch::Recursive {
@@ -230,6 +353,23 @@ pub unsafe fn clocklock(
 /// # Safety
 /// - `until` is valid if the mutex is held.
 unsafe fn lock_until(mirror: &Mutex, kind: u32, realtime: bool, until: *const timespec) -> c_int {
+    if slots::chosen() {
+        // SAFETY: the caller's contract.
+        unsafe { engine_lock_until::<Chosen>(mirror, kind, realtime, until) }
+    } else {
+        // SAFETY: the caller's contract.
+        unsafe { engine_lock_until::<Default>(mirror, kind, realtime, until) }
+    }
+}
+
+/// # Safety
+/// - As [`lock_until`].
+unsafe fn engine_lock_until<E: Engine>(
+    mirror: &Mutex,
+    kind: u32,
+    realtime: bool,
+    until: *const timespec,
+) -> c_int {
     let dispatch = kind::dispatch(kind);
     match dispatch {
         Dispatch::Recursive | Dispatch::ErrorCheck
@@ -239,7 +379,7 @@ unsafe fn lock_until(mirror: &Mutex, kind: u32, realtime: bool, until: *const ti
         }
         _ => {}
     }
-    if !mutex::try_lock::<Linux>(mirror, kind) {
+    if !E::try_lock(mirror, kind) {
         // SAFETY: the caller's contract.
         let timespec { tv_sec, tv_nsec } = unsafe { until.read() };
         if !(0..1_000_000_000).contains(&tv_nsec) {
@@ -250,7 +390,7 @@ unsafe fn lock_until(mirror: &Mutex, kind: u32, realtime: bool, until: *const ti
             sec: tv_sec,
             nsec: tv_nsec,
         };
-        if !mutex::lock_until::<Linux>(mirror, kind, &deadline) {
+        if !E::lock_until(mirror, kind, &deadline) {
             return ETIMEDOUT;
         }
     }
@@ -269,19 +409,19 @@ pub unsafe fn unlock(mutex: *mut pthread_mutex_t) -> c_int {
     // SAFETY: the caller's contract.
     let mirror = unsafe { mirror(mutex) };
     let kind = mirror.kind.load(Relaxed);
-    if kind & kind::TYPE_MASK == kind::NORMAL {
-        mutex::unlock::<Linux>(mirror, kind);
+    if is_fast(kind) {
+        Default::unlock(mirror, kind::NORMAL);
         return 0;
     }
-    unlock_kind(mirror, kind)
+    OTHER_UNLOCK.call(mirror, kind)
 }
 
 #[inline(never)]
-fn unlock_kind(mirror: &Mutex, kind: u32) -> c_int {
+fn unlock_kind<E: Engine>(mirror: &Mutex, kind: u32) -> c_int {
     if kind::checks_owner(kind) {
         let me = Linux::tid_or_zero();
         if me <= 0 {
-            return learn_tid(mirror, kind, unlock_kind);
+            return learn_tid(mirror, kind, unlock_kind::<E>);
         }
         if mirror.owner.load(Relaxed) != me {
             return EPERM;
@@ -295,10 +435,10 @@ fn unlock_kind(mirror: &Mutex, kind: u32) -> c_int {
         } else if !word::is_held(mirror.word.load(Relaxed)) {
             return EPERM;
         }
-    } else if kind & kind::TYPE_MASK != kind::ADAPTIVE {
+    } else if kind::dispatch(kind) == Dispatch::Delegate {
         return unlock_delegated(mirror);
     }
-    mutex::unlock::<Linux>(mirror, kind);
+    E::unlock(mirror, kind);
     0
 }
 
@@ -322,9 +462,20 @@ pub unsafe fn init(mutex: *mut pthread_mutex_t, attributes: *const pthread_mutex
             attributes
         );
     };
-    // SAFETY: the caller gives memory for a mutex, which nobody uses yet.
-    unsafe { mutex.cast::<Mutex>().write(Mutex::new(kind)) };
+    // SAFETY: the caller's contract.
+    unsafe { make(mutex, kind) };
     0
+}
+
+/// A free mutex of a handled kind.
+///
+/// # Safety
+/// - `mutex` is memory for a mutex, which nobody uses yet.
+pub(crate) unsafe fn make(mutex: *mut pthread_mutex_t, kind: u32) {
+    // SAFETY: the caller's contract. What stands there is whatever the memory was used for: any value is valid.
+    slots::forget(unsafe { mirror(mutex) });
+    // SAFETY: as above.
+    unsafe { mutex.cast::<Mutex>().write(Mutex::new(kind)) };
 }
 
 /// The `__kind` of a mutex with these attributes, if it is ours to make.
@@ -353,6 +504,7 @@ pub unsafe fn destroy(mutex: *mut pthread_mutex_t) -> c_int {
     if mirror.nusers.load(Relaxed) != 0 {
         return EBUSY;
     }
+    slots::forget(mirror);
     // As glibc: a destroyed mutex has an invalid kind.
     mirror.kind.store(u32::MAX, Relaxed);
     0

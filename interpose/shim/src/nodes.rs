@@ -10,11 +10,13 @@ use core::arch::{asm, global_asm};
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    AtomicPtr, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use autolock_lock::node::Node;
+
+use crate::stack::Stack;
 
 /// Nodes in the range: more than threads can wait and hold at once.
 const NODES: usize = 1 << 20;
@@ -23,9 +25,8 @@ const NODES: usize = 1 << 20;
 static RANGE: AtomicPtr<Node> = AtomicPtr::new(null_mut());
 /// The first node of the range that nobody has had.
 static UNUSED: AtomicUsize = AtomicUsize::new(0);
-/// What ended threads left: 1 + the index of the first free node (0: none) in the low half, and in the high half a number that changes with each
-/// exchange, so that a compare-exchange does not take a list for the same that went away and came back.
-static LEFT: AtomicU64 = AtomicU64::new(0);
+/// What ended threads left.
+static LEFT: Stack = Stack::new();
 /// The key whose destructor empties a thread's list.
 static KEY: AtomicU32 = AtomicU32::new(0);
 
@@ -128,8 +129,8 @@ fn find() -> &'static Node {
         unsafe { libc::pthread_setspecific(key - 1, RANGE.load(Relaxed).cast()) };
     }
     loop {
-        if let Some(node) = take_left() {
-            return node;
+        if let Some(left) = LEFT.pop(|index| &node(index as usize).link) {
+            return node(left as usize);
         }
         let next = UNUSED.load(Relaxed);
         if next < NODES {
@@ -163,28 +164,6 @@ fn index(node: &Node) -> u32 {
     (bytes / size_of::<Node>()) as u32
 }
 
-fn take_left() -> Option<&'static Node> {
-    let mut left = LEFT.load(Acquire);
-    loop {
-        let first = (left as u32).checked_sub(1)?;
-        let node = node(first as usize);
-        // SAFETY: null or a node of the range.
-        let next = unsafe { node.free.load(Relaxed).as_ref() };
-        let rest = next.map_or(0, |next| index(next) + 1);
-        match exchange_left(left, rest) {
-            Ok(()) => return Some(node),
-            Err(now) => left = now,
-        }
-    }
-}
-
-/// AcqRel: the list that is taken over was written by another thread (its `free` pointers), and so will be read ours.
-fn exchange_left(old: u64, first: u32) -> Result<(), u64> {
-    let number = (old >> 32).wrapping_add(1) << 32;
-    LEFT.compare_exchange_weak(old, number | u64::from(first), AcqRel, Acquire)
-        .map(drop)
-}
-
 /// The end of a thread: its nodes are for others. Locks that later destructors take run this again.
 extern "C" fn leave(_: *mut c_void) {
     loop {
@@ -193,16 +172,7 @@ extern "C" fn leave(_: *mut c_void) {
             return;
         };
         set_list(node.free.load(Relaxed));
-        let mut left = LEFT.load(Relaxed);
-        loop {
-            let first = (left as u32).checked_sub(1);
-            let rest = first.map_or(null_mut(), |first| self::node(first as usize).pointer());
-            node.free.store(rest, Relaxed);
-            match exchange_left(left, index(node) + 1) {
-                Ok(()) => break,
-                Err(now) => left = now,
-            }
-        }
+        LEFT.push(index(node), &node.link);
     }
 }
 

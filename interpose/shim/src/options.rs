@@ -3,6 +3,7 @@
 //! | variable | values | default | meaning |
 //! |---|---|---|---|
 //! | `AUTOLOCK_STATS` | `0`, `1` | `0` | print at exit what the library did |
+//! | `AUTOLOCK_ALGORITHM` | `autolock`, or a lock of the collection (`driver --list`) | `autolock` | the lock under each private mutex |
 //! | `AUTOLOCK_BACKEND` | `auto`, `user` | `auto` | where on-CPU knowledge comes from; `auto` takes the best there is, today user space |
 //!
 //! A bad value or an unknown `AUTOLOCK_` name gives one line on stderr and the default. In secure-execution mode (set-user-ID programs,
@@ -11,15 +12,19 @@
 use core::ffi::CStr;
 use core::fmt::Write as _;
 
-use crate::stats::Line;
+use autolock_lock::{algorithm::Entry, locks::Collection};
+
+use crate::{linux::Linux, slots, stats::Line};
 
 /// What the environment asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Print statistics at exit.
     pub stats: bool,
     /// Where on-CPU knowledge comes from.
     pub backend: Backend,
+    /// The lock to run all private mutexes on; none for the default algorithm.
+    pub algorithm: Option<&'static Entry>,
 }
 
 /// Where on-CPU knowledge comes from.
@@ -33,6 +38,16 @@ pub enum Backend {
 }
 
 const PREFIX: &[u8] = b"AUTOLOCK_";
+const DEFAULT_ALGORITHM: &[u8] = b"autolock";
+
+/// Why an entry was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Problem {
+    /// This.
+    Text(&'static str),
+    /// `AUTOLOCK_ALGORITHM` names no lock: the line lists those that there are.
+    UnknownAlgorithm,
+}
 
 /// Reads the environment. Called once, from the preload's constructor.
 #[must_use]
@@ -69,7 +84,7 @@ pub fn from_environment() -> Options {
 }
 
 /// Applies `NAME=value`, without the prefix.
-fn apply(options: &mut Options, entry: &[u8]) -> Result<(), &'static str> {
+fn apply(options: &mut Options, entry: &[u8]) -> Result<(), Problem> {
     let mut parts = entry.splitn(2, |byte| *byte == b'=');
     let name = parts.next().unwrap_or_default();
     let value = parts.next().unwrap_or_default();
@@ -77,23 +92,27 @@ fn apply(options: &mut Options, entry: &[u8]) -> Result<(), &'static str> {
         b"STATS" => match value {
             b"0" | b"" => options.stats = false,
             b"1" => options.stats = true,
-            _ => return Err("takes 0 or 1; using 0"),
+            _ => return Err(Problem::Text("takes 0 or 1; using 0")),
         },
         b"BACKEND" => match value {
             b"auto" | b"" => options.backend = Backend::Auto,
             b"user" => options.backend = Backend::User,
-            _ => return Err("takes auto or user; using auto"),
+            _ => return Err(Problem::Text("takes auto or user; using auto")),
+        },
+        b"ALGORITHM" => match value {
+            DEFAULT_ALGORITHM | b"" => options.algorithm = None,
+            _ => options.algorithm = Some(slots::find(value).ok_or(Problem::UnknownAlgorithm)?),
         },
         _ => {
-            return Err(
-                "is not an option of this library (they are AUTOLOCK_STATS, AUTOLOCK_BACKEND); ignored",
-            );
+            return Err(Problem::Text(
+                "is not an option of this library (they are AUTOLOCK_STATS, AUTOLOCK_ALGORITHM, AUTOLOCK_BACKEND); ignored",
+            ));
         }
     }
     Ok(())
 }
 
-fn complain(entry: &[u8], problem: &str) {
+fn complain(entry: &[u8], problem: Problem) {
     let mut line = Line::default();
     let _ = line.write_str("autolock: ");
     for byte in entry.iter().take(100) {
@@ -104,7 +123,16 @@ fn complain(entry: &[u8], problem: &str) {
         };
         let _ = line.write_char(shown);
     }
-    let _ = writeln!(line, ": {problem}");
+    match problem {
+        Problem::Text(text) => _ = writeln!(line, ": {text}"),
+        Problem::UnknownAlgorithm => {
+            let _ = line.write_str(": no lock of this name; using autolock; known are autolock");
+            for entry in Collection::<Linux>::ENTRIES {
+                let _ = write!(line, ", {}", entry.info.name);
+            }
+            let _ = line.write_char('\n');
+        }
+    }
     line.print();
 }
 
@@ -112,27 +140,22 @@ fn complain(entry: &[u8], problem: &str) {
 mod tests {
     use super::*;
 
-    fn parsed(entry: &[u8]) -> Result<Options, &'static str> {
+    fn parsed(entry: &[u8]) -> Result<Options, Problem> {
         let mut options = Options::default();
         apply(&mut options, entry).map(|()| options)
     }
 
     #[test]
     fn good_values_are_taken() {
+        assert!(parsed(b"STATS=1").expect("good").stats);
         assert_eq!(
-            parsed(b"STATS=1"),
-            Ok(Options {
-                stats: true,
-                ..Options::default()
-            })
+            parsed(b"BACKEND=user").expect("good").backend,
+            Backend::User
         );
-        assert_eq!(
-            parsed(b"BACKEND=user"),
-            Ok(Options {
-                backend: Backend::User,
-                ..Options::default()
-            })
-        );
+        let algorithm = |entry| parsed(entry).expect("good").algorithm.map(|e| e.info.name);
+        assert_eq!(algorithm(b"ALGORITHM=mcs"), Some("mcs"));
+        assert_eq!(algorithm(b"ALGORITHM=autolock"), None);
+        assert_eq!(algorithm(b"ALGORITHM="), None);
     }
 
     #[test]
@@ -140,6 +163,7 @@ mod tests {
         for entry in [
             &b"STATS=yes"[..],
             b"BACKEND=magic",
+            b"ALGORITHM=nonesuch",
             b"NONSENSE=1",
             b"=",
             b"",

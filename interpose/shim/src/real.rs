@@ -10,13 +10,16 @@ use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 #[derive(Debug)]
 pub struct Next {
     name: &'static CStr,
+    /// The version to ask for, where the one without a version would be an old one; falls back on any.
+    version: Option<&'static CStr>,
     address: AtomicPtr<c_void>,
 }
 
 impl Next {
-    const fn new(name: &'static CStr) -> Self {
+    const fn new(name: &'static CStr, version: Option<&'static CStr>) -> Self {
         Self {
             name,
+            version,
             address: AtomicPtr::new(core::ptr::null_mut()),
         }
     }
@@ -29,7 +32,10 @@ impl Next {
         if !known.is_null() {
             return known;
         }
-        let found = symbol(self.name);
+        let found = match self.version.map(|version| versioned(self.name, version)) {
+            Some(found) if !found.is_null() => found,
+            _ => symbol(self.name),
+        };
         self.address.store(found, Relaxed);
         found
     }
@@ -46,9 +52,19 @@ pub fn symbol(name: &CStr) -> *mut c_void {
     core::hint::black_box(found)
 }
 
+/// The same, of one version.
+#[inline(never)]
+fn versioned(name: &CStr, version: &CStr) -> *mut c_void {
+    // SAFETY: two NUL-terminated strings.
+    let found = unsafe { libc::dlvsym(libc::RTLD_NEXT, name.as_ptr(), version.as_ptr()) };
+    core::hint::black_box(found)
+}
+
 macro_rules! next {
-    ($($name:ident = $symbol:literal;)*) => {
-        $(#[doc = concat!("`", stringify!($symbol), "`")] pub static $name: Next = Next::new($symbol);)*
+    (@version) => { None };
+    (@version $version:literal) => { Some($version) };
+    ($($name:ident = $symbol:literal $(@ $version:literal)?;)*) => {
+        $(#[doc = concat!("`", stringify!($symbol), "`")] pub static $name: Next = Next::new($symbol, next!(@version $($version)?));)*
         /// Looks all of them up. Called once, from the preload's constructor.
         pub fn start() {
             $(let _ = $name.get();)*
@@ -67,4 +83,10 @@ next! {
     CONSISTENT = c"pthread_mutex_consistent";
     GETPRIOCEILING = c"pthread_mutex_getprioceiling";
     SETPRIOCEILING = c"pthread_mutex_setprioceiling";
+    // Since glibc 2.3.2 a condition variable is the object itself; x86-64 programs older than that do not exist.
+    COND_WAIT = c"pthread_cond_wait" @ c"GLIBC_2.3.2";
+    COND_TIMEDWAIT = c"pthread_cond_timedwait" @ c"GLIBC_2.3.2";
+    COND_CLOCKWAIT = c"pthread_cond_clockwait";
+    CND_WAIT = c"cnd_wait";
+    CND_TIMEDWAIT = c"cnd_timedwait";
 }

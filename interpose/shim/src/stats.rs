@@ -12,6 +12,8 @@ use core::sync::atomic::{
 use autolock_abi::Mutex;
 use autolock_lock::platform::Event;
 
+use crate::slots;
+
 static ON: AtomicBool = AtomicBool::new(false);
 
 static ACQUIRED: AtomicU64 = AtomicU64::new(0);
@@ -120,25 +122,41 @@ pub fn finish() {
         get(&DELEGATED),
     );
     line.print();
+    if let Some((algorithm, mutexes, unserved)) = slots::figures() {
+        let mut line = Line::default();
+        let _ = writeln!(
+            line,
+            "autolock: algorithm={algorithm} mutexes={mutexes} unserved={unserved} (the figures above are of process-shared mutexes alone)",
+        );
+        line.print();
+    }
 }
 
 /// One line for stderr, without allocating; what does not fit is cut.
 #[derive(Debug)]
 pub struct Line {
-    bytes: [u8; 512],
+    bytes: [u8; 2048],
     used: usize,
 }
 
 impl Default for Line {
     fn default() -> Self {
         Self {
-            bytes: [0; 512],
+            bytes: [0; 2048],
             used: 0,
         }
     }
 }
 
 impl Line {
+    /// Just this text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let mut line = Self::default();
+        let _ = line.write_str(text);
+        line
+    }
+
     /// Writes it to stderr in one system call; an error has nowhere to go.
     pub fn print(&self) {
         // SAFETY: the first `used` bytes are initialised.
