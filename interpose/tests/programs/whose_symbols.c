@@ -13,7 +13,9 @@ int main(void)
         "mtx_lock",                "mtx_trylock",              "mtx_timedlock",
         "mtx_unlock",              "pthread_cond_wait",        "pthread_cond_signal",
         "pthread_rwlock_wrlock",   "pthread_create",           "malloc",
-        "cnd_wait",                "fork",                     "dlsym",
+        "cnd_wait",                "cnd_timedwait",            "cnd_signal",
+        "pthread_cond_timedwait",  "pthread_cond_clockwait",   "fork",
+        "dlsym",
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         Dl_info info;

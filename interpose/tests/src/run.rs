@@ -1,5 +1,7 @@
 //! Runs one program to its end or its deadline, and says what it did.
 //!
+//! `TEST_ALGORITHM=mcs_stp cargo test -p autolock-tests` runs every program that is run under a preload on that algorithm.
+//!
 //! The program gets a process group of its own. When it ends, and when it hangs, whatever is left
 //! of that group is killed by its id, so that no test leaves a process behind.
 
@@ -109,6 +111,21 @@ impl Run {
             self.command.env("TEST_PRELOAD", expected);
         }
         let mut what = String::new();
+        let chosen = std::env::var_os("TEST_ALGORITHM");
+        if !self.preload.is_empty()
+            && let Some(chosen) = chosen
+            && !self
+                .command
+                .get_envs()
+                .any(|(n, _)| n == "AUTOLOCK_ALGORITHM")
+        {
+            self.command.env("AUTOLOCK_ALGORITHM", chosen);
+        }
+        for (name, value) in self.command.get_envs() {
+            if let (Some("AUTOLOCK_ALGORITHM"), Some(value)) = (name.to_str(), value) {
+                let _ = write!(what, "AUTOLOCK_ALGORITHM={} ", value.to_string_lossy());
+            }
+        }
         if !self.preload.is_empty() {
             let list = self.preload.join_with_colons();
             let _ = write!(what, "LD_PRELOAD={} ", list.to_string_lossy());

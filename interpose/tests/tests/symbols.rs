@@ -8,13 +8,18 @@ use std::collections::BTreeSet;
 
 /// Everything that the library gives to a process: nothing may be missing, nothing may be more. A
 /// stray symbol would hijack somebody's calls.
-const EXPORTED: [&str; 16] = [
+const EXPORTED: [&str; 21] = [
+    "cnd_timedwait",
+    "cnd_wait",
     "mtx_destroy",
     "mtx_init",
     "mtx_lock",
     "mtx_timedlock",
     "mtx_trylock",
     "mtx_unlock",
+    "pthread_cond_clockwait",
+    "pthread_cond_timedwait",
+    "pthread_cond_wait",
     "pthread_mutex_clocklock",
     "pthread_mutex_consistent",
     "pthread_mutex_destroy",
