@@ -102,6 +102,16 @@ pub struct Entry {
     pub operations: Operations,
 }
 
+impl Entry {
+    /// The same lock once more, under another name.
+    #[must_use]
+    pub const fn renamed(mut self, name: &'static str, about: &'static str) -> Self {
+        self.info.name = name;
+        self.info.about = about;
+        self
+    }
+}
+
 /// The table's line for a lock.
 #[must_use]
 pub const fn entry<A: Algorithm>() -> Entry {

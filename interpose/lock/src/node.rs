@@ -18,7 +18,7 @@ pub struct Node {
     pub state: AtomicU32,
     /// (hint) Who waits here.
     pub tid: hint::AtomicI32,
-    /// (hint) On which CPU it was when it came.
+    /// (hint) On which CPU it was when it last wrote that down.
     pub cpu: hint::AtomicU16,
     /// (hint) A time in nanoseconds, for locks that publish one.
     pub time_ns: hint::AtomicU64,

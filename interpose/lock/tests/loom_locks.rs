@@ -7,12 +7,20 @@
 #[allow(dead_code, reason = "the other half is for glibc's mutexes")]
 mod loom_model;
 
+use std::{ptr::null_mut, sync::atomic::Ordering::Relaxed};
+
+use autolock_abi::sync::{
+    AtomicPtr,
+    Ordering::{AcqRel, Acquire, Release},
+};
 use autolock_lock::{
     algorithm::Algorithm,
-    locks::{Mcs, Tas},
+    locks::{Clh, ClhAutolock, Malthusian, Mcs, McsAutolock, McsStp, McsTp, Tas},
+    node::{self, Node},
+    platform::Platform,
 };
 use loom::{cell::UnsafeCell, sync::Arc, thread};
-use loom_model::Patient;
+use loom_model::{KERNEL, Patient};
 
 struct Shared<A> {
     lock: A,
@@ -103,6 +111,12 @@ macro_rules! models {
 models! {
     two tas: Tas<Patient>;
     three mcs: Mcs<Patient>;
+    three clh: Clh<Patient>;
+    three clh_autolock: ClhAutolock<Patient>;
+    three mcs_autolock: McsAutolock<Patient>;
+    three mcs_stp: McsStp<Patient>;
+    three mcs_tp: McsTp<Patient>;
+    three malthusian: Malthusian<Patient>;
 }
 
 /// Looks and then takes: two can have looked.
@@ -142,4 +156,175 @@ impl Algorithm for Busted {
 #[should_panic(expected = "Causality")]
 fn the_model_notices_a_busted_lock() {
     model::<Busted>(2, false, 3);
+}
+
+/// A lock whose granter forgets the wake.
+struct Forgetful<A>(A);
+
+impl<A: Algorithm> Algorithm for Forgetful<A> {
+    const INFO: autolock_lock::algorithm::Info = A::INFO;
+
+    fn new() -> Self {
+        KERNEL.drop_gate_wakes.store(true, Relaxed);
+        Self(A::new())
+    }
+
+    fn lock(&self) {
+        self.0.lock();
+    }
+
+    fn try_lock(&self) -> bool {
+        self.0.try_lock()
+    }
+
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller holds it.
+        unsafe { self.0.unlock() };
+    }
+}
+
+/// MCS whose waiters sleep at once, and whose release always removes the first waiter, which then enters the queue again. A hasty one tells it before it has read where the
+/// next one is.
+struct Skipper<const HASTY: bool> {
+    tail: AtomicPtr<Node>,
+    holder: AtomicPtr<Node>,
+}
+
+const WAITING: u32 = 0;
+const GRANTED: u32 = 1;
+const REMOVED: u32 = 2;
+
+fn tell(node: &'static Node, state: u32) {
+    node.state.swap(state, Release);
+    Patient::wake_one(&raw const node.state, false);
+}
+
+impl<const HASTY: bool> Skipper<HASTY> {
+    fn next_or_free(&self, node: &'static Node) -> Option<&'static Node> {
+        // SAFETY: null or a node.
+        let next = || unsafe { node::at(node.next.load(Acquire)) };
+        let (me, free) = (node.pointer(), null_mut());
+        if next().is_none()
+            && self
+                .tail
+                .compare_exchange(me, free, Release, Relaxed)
+                .is_ok()
+        {
+            return None;
+        }
+        while next().is_none() {
+            Patient::pause();
+        }
+        next()
+    }
+}
+
+impl<const HASTY: bool> Algorithm for Skipper<HASTY> {
+    const INFO: autolock_lock::algorithm::Info = <Mcs<Patient> as Algorithm>::INFO;
+
+    fn new() -> Self {
+        Self {
+            tail: AtomicPtr::new(null_mut()),
+            holder: AtomicPtr::new(null_mut()),
+        }
+    }
+
+    fn lock(&self) {
+        let node = Patient::take_node();
+        loop {
+            node.next.store(null_mut(), Release);
+            node.state.store(WAITING, Release);
+            let before = self.tail.swap(node.pointer(), AcqRel);
+            // SAFETY: null or a node.
+            let Some(before) = (unsafe { node::at(before) }) else {
+                break;
+            };
+            before.next.store(node.pointer(), Release);
+            while node.state.load(Acquire) == WAITING {
+                Patient::wait(&node.state, WAITING, false, u64::MAX, None);
+            }
+            if node.state.load(Acquire) == GRANTED {
+                break;
+            }
+        }
+        self.holder.store(node.pointer(), Release);
+    }
+
+    fn try_lock(&self) -> bool {
+        let free = self.tail.load(Acquire).is_null();
+        if free {
+            self.lock(); // In the model only at the end.
+        }
+        free
+    }
+
+    unsafe fn unlock(&self) {
+        // SAFETY: the holder's node.
+        let mine = unsafe { node::at(self.holder.load(Acquire)) }.expect("held");
+        if let Some(first) = self.next_or_free(mine) {
+            if HASTY {
+                tell(first, REMOVED);
+            }
+            let next = self.next_or_free(first);
+            if !HASTY {
+                tell(first, REMOVED);
+            }
+            if let Some(next) = next {
+                tell(next, GRANTED);
+            }
+        }
+        Patient::give_node(mine);
+    }
+}
+
+#[test]
+fn a_release_that_skips_a_waiter_with_care() {
+    model::<Skipper<false>>(3, false, 2);
+}
+
+/// The broken variants. loom aborts the process when it finds a deadlock, so each runs in a process of its own.
+const BROKEN: &[(&str, &str, fn())] = &[
+    ("mcs_stp without wakes", "deadlock", || {
+        model::<Forgetful<McsStp<Patient>>>(2, false, 2);
+    }),
+    ("mcs_autolock without wakes", "deadlock", || {
+        model::<Forgetful<McsAutolock<Patient>>>(2, false, 2);
+    }),
+    ("clh_autolock without wakes", "deadlock", || {
+        model::<Forgetful<ClhAutolock<Patient>>>(2, false, 2);
+    }),
+    ("malthusian without wakes", "deadlock", || {
+        model::<Forgetful<Malthusian<Patient>>>(2, false, 2);
+    }),
+    ("a skipped waiter is told too early", "deadlock", || {
+        model::<Skipper<true>>(3, false, 2);
+    }),
+];
+
+const CHILD: &str = "LOOM_LOCKS_BROKEN";
+
+#[test]
+fn the_model_notices_broken_variants() {
+    if let Ok(name) = std::env::var(CHILD) {
+        let variant = BROKEN.iter().find(|(known, ..)| *known == name);
+        variant.expect("a known variant").2();
+        return;
+    }
+    for (name, complaint, _) in BROKEN {
+        let child = std::process::Command::new(std::env::current_exe().expect("this test's path"))
+            .args([
+                "--exact",
+                "the_model_notices_broken_variants",
+                "--nocapture",
+            ])
+            .env(CHILD, name)
+            .output()
+            .expect("this test starts");
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(!child.status.success(), "not noticed: {name}");
+        assert!(
+            said.contains(complaint),
+            "{name}: no '{complaint}' in: {said}"
+        );
+    }
 }

@@ -2,7 +2,14 @@
 //!
 //! A lock's header gives its source, the table of its word's states, its memory orderings and what it is bad at.
 
+mod clh;
+mod clh_autolock;
+mod malthusian;
 mod mcs;
+mod mcs_autolock;
+mod mcs_stp;
+mod mcs_tp;
+mod queue;
 mod tas;
 
 use core::marker::PhantomData;
@@ -12,7 +19,13 @@ use crate::{
     platform::Platform,
 };
 
+pub use clh::Clh;
+pub use clh_autolock::ClhAutolock;
+pub use malthusian::Malthusian;
 pub use mcs::Mcs;
+pub use mcs_autolock::McsAutolock;
+pub use mcs_stp::McsStp;
+pub use mcs_tp::McsTp;
 pub use tas::Tas;
 
 /// Every lock of the collection on the platform `P`.
@@ -21,7 +34,18 @@ pub struct Collection<P>(PhantomData<P>);
 
 impl<P: Platform> Collection<P> {
     /// In the order in which they are listed.
-    pub const ENTRIES: &'static [Entry] = &[entry::<Tas<P>>(), entry::<Mcs<P>>()];
+    pub const ENTRIES: &'static [Entry] = &[
+        entry::<Tas<P>>(),
+        entry::<Clh<P>>(),
+        entry::<Clh<P>>().renamed("clh_normlock", "clh, beside clh_autolock"),
+        entry::<ClhAutolock<P>>(),
+        entry::<Mcs<P>>(),
+        entry::<Mcs<P>>().renamed("mcs_normlock", "mcs, beside mcs_autolock"),
+        entry::<McsAutolock<P>>(),
+        entry::<McsStp<P>>(),
+        entry::<McsTp<P>>(),
+        entry::<Malthusian<P>>(),
+    ];
 }
 
 /// The lock of this name.
