@@ -55,6 +55,10 @@ impl Recorder {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.counts.iter().all(|&count| count == 0)
+    }
+
     #[inline(always)]
     pub fn record(&mut self, cycles: u64) {
         // `bucket` is below BUCKETS by construction; the index keeps its check, which

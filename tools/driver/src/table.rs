@@ -48,14 +48,28 @@ fn three_digits(value: f64) -> String {
 pub fn render(run: &Run) -> String {
     let m = &run.machine;
     let s = &run.settings;
+    let on = m.cpus.as_ref().map(|cpus| format!(" ({cpus})"));
+    let built = m.commit.as_ref().map(|c| format!(", driver {c}"));
+    let rustc = m.rustc.as_ref().map(|r| format!(", {r}"));
+    let work = match (s.iter, s.total) {
+        (Some(ops), _) => format!("{} operations of each thread", magnitude(ops as f64)),
+        (None, Some(ops)) => format!("{} operations in all", magnitude(ops as f64)),
+        (None, None) => format!("{} s", s.duration_s),
+    };
+    let on_cpu = m.on_cpu.as_ref().map(|o| format!("; on-CPU source: {o}"));
+    let futex = s.futex_calls.as_ref();
+    let futex = futex.map(|how| format!("; futex calls: {how}"));
     let mut text = format!(
-        "{}, {} cores, Linux {}, glibc {}, {}, load {}\n\
-         {}, {} cache lines; {} rounds of {} s, interleaved; medians over the rounds \
-         (min..max); ratio to {}, pair by pair\n\n",
+        "{}, {} cores{}, Linux {}, glibc {}{}{}, {}, load {}\n\
+         {}{}, {} cache lines; {} rounds of {work}, interleaved; medians over the rounds \
+         (min..max); ratio to {}, pair by pair{}{}\n\n",
         m.cpu,
         m.cores,
+        on.unwrap_or_default(),
         m.kernel,
         m.glibc,
+        rustc.unwrap_or_default(),
+        built.unwrap_or_default(),
         run.date,
         m.load_average,
         if s.single_threaded {
@@ -63,10 +77,12 @@ pub fn render(run: &Run) -> String {
         } else {
             "multi-threaded process"
         },
+        if s.pin { ", pinned" } else { "" },
         run.cells.first().map_or(0, |c| c.cell.lines),
         s.rounds,
-        s.duration_s,
         s.baseline,
+        on_cpu.unwrap_or_default(),
+        futex.unwrap_or_default(),
     );
     text.push_str(&table(run).to_string());
     text.push('\n');
@@ -74,21 +90,34 @@ pub fn render(run: &Run) -> String {
 }
 
 fn table(run: &Run) -> Table {
+    let all = lines(run);
+    let latency = run.settings.latency;
+    let handover = all.iter().any(|line| line.changed_hands.is_some());
+    let futex = all.iter().any(|line| line.futex_calls.is_some());
+    let first = all.iter().any(|line| line.first.is_some());
     let mut header = vec![
         "threads", "locks", "gap", "section", "lock", "ops/s", "ratio", "Jain",
     ];
-    if run.settings.latency {
+    header.extend(first.then_some("first done"));
+    if latency {
         header.extend(["p50", "p99", "p99.9", "max (worst)"]);
     }
+    if handover {
+        header.extend(["handover", "changed"]);
+    }
     header.extend(["CPU s/Mop", "vol/Mop", "invol/Mop"]);
+    header.extend(futex.then_some("futex/Mop"));
     let columns = header.len();
     let mut table = Table::new();
     table
         .load_preset(ASCII_MARKDOWN)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
-    for line in lines(run) {
+    for line in all {
         let ops = line.ops_per_s;
+        let percent = |share: Option<f64>| {
+            share.map_or_else(String::new, |s| format!("{} %", three_digits(s * 100.0)))
+        };
         let mut row = vec![
             line.cell.threads.to_string(),
             line.cell.locks.to_string(),
@@ -106,7 +135,8 @@ fn table(run: &Run) -> Table {
             }),
             format!("{:.3} ({:.2})", line.jain.median, line.jain.min),
         ];
-        if run.settings.latency {
+        row.extend(first.then(|| percent(line.first)));
+        if latency {
             row.extend(line.latency.map_or_else(
                 || vec![String::new(); 4],
                 |l| {
@@ -120,11 +150,16 @@ fn table(run: &Run) -> Table {
                 },
             ));
         }
+        if handover {
+            row.push(line.handover.map_or_else(String::new, nanoseconds));
+            row.push(percent(line.changed_hands));
+        }
         row.extend([
             significant(line.cpu_s),
             magnitude(line.voluntary),
             magnitude(line.involuntary),
         ]);
+        row.extend(futex.then(|| line.futex_calls.map_or_else(String::new, magnitude)));
         table.add_row(row);
     }
     for i in 0..columns {
