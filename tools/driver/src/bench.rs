@@ -118,15 +118,19 @@ const WORTH_SAYING: Duration = Duration::from_secs(60);
 
 fn announce(request: &Request) {
     let (locks, cells) = (request.locks.len(), request.grid.len());
-    let what = format!("{locks} locks, {cells} cells, {} rounds", request.rounds);
+    let all = cells * locks * request.rounds;
+    let what = format!(
+        "{all} rounds ({cells} cells, {locks} locks, {} each)",
+        request.rounds
+    );
     match estimate(request) {
         Some(time) if time >= WORTH_SAYING => {
             let minutes = Duration::from_secs(time.as_secs().div_ceil(60) * 60);
             let minutes = humantime::format_duration(minutes);
-            eprintln!("driver: {what}: takes {minutes} or a little more");
+            eprintln!("driver: {what} take {minutes} or a little more");
         }
         None if request.progress != Progress::Hidden => {
-            eprintln!("driver: {what}: fixed work, takes as long as the locks need");
+            eprintln!("driver: {what} of fixed work take as long as the locks need");
         }
         _ => {}
     }
@@ -158,8 +162,8 @@ pub fn bench(request: &Request, mut keep: impl FnMut(&Run) -> Result<()>) -> Res
         locks: request.locks.iter().map(info).collect(),
         cells: Vec::new(),
     };
-    keep(&run)?;
     announce(request);
+    keep(&run)?;
     let bar = progress_bar(request);
     for (i, &cell) in cells.iter().enumerate() {
         bar.set_message(cell.to_string());

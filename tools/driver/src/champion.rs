@@ -9,7 +9,6 @@
 //! Fair: the median of the rounds' Jain indices is at least [`FAIR`].
 
 use crate::run::{Cell, CellRun, Run};
-use crate::select;
 use crate::summary::{Spread, jain};
 use crate::table::{magnitude, nanoseconds};
 use anyhow::{Result, bail};
@@ -62,8 +61,11 @@ impl Verdict {
 /// A verdict for each cell in which the champion was measured.
 pub fn verdicts(run: &Run, champion: &str) -> Result<Vec<Verdict>> {
     if run.locks.iter().all(|lock| lock.name != champion) {
-        let names = run.locks.iter().map(|lock| lock.name.as_str());
-        bail!(select::unknown(champion, names) + " in this run");
+        let names: Vec<_> = run.locks.iter().map(|lock| lock.name.as_str()).collect();
+        bail!(
+            "--champion {champion}: not in this run, which has {}",
+            names.join(", ")
+        );
     }
     let locks = || run.locks.iter().map(|lock| lock.name.as_str());
     let verdict = |cell: &CellRun| {

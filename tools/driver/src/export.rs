@@ -55,9 +55,14 @@ pub fn csv(run: &Run) -> Result<String> {
     Ok(text)
 }
 
+/// About seven digits: more are noise.
+fn number(value: f64) -> String {
+    (value as f32).to_string()
+}
+
 fn row(cell: &CellRun, round: &Round, baseline: &str) -> [String; 28] {
     let c = &cell.cell;
-    let known = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
+    let known = |value: Option<f64>| value.map_or_else(String::new, number);
     let latency = |f: fn(&crate::latency::Latency) -> f64| known(round.latency.as_ref().map(f));
     let switches = round.voluntary_switches + round.involuntary_switches;
     [
@@ -69,12 +74,12 @@ fn row(cell: &CellRun, round: &Round, baseline: &str) -> [String; 28] {
         round.lock.clone(),
         round.round.to_string(),
         round.position.to_string(),
-        round.elapsed_s.to_string(),
+        number(round.elapsed_s),
         known(round.first_s()),
         round.ops().to_string(),
-        round.ops_per_s().to_string(),
+        number(round.ops_per_s()),
         known(cell.ratio(round, baseline)),
-        jain(&round.shares()).to_string(),
+        number(jain(&round.shares())),
         latency(|l| l.p50_ns),
         latency(|l| l.p99_ns),
         latency(|l| l.p999_ns),
@@ -83,15 +88,15 @@ fn row(cell: &CellRun, round: &Round, baseline: &str) -> [String; 28] {
         round
             .changed_hands
             .map_or_else(String::new, |n| n.to_string()),
-        round.user_s.to_string(),
-        round.system_s.to_string(),
+        number(round.user_s),
+        number(round.system_s),
         round.voluntary_switches.to_string(),
         round.involuntary_switches.to_string(),
         round
             .futex_calls
             .map_or_else(String::new, |n| n.to_string()),
-        round.per_million(round.user_s + round.system_s).to_string(),
-        round.per_million(switches as f64).to_string(),
+        number(round.per_million(round.user_s + round.system_s)),
+        number(round.per_million(switches as f64)),
         known(round.futex_calls.map(|n| round.per_million(n as f64))),
     ]
 }

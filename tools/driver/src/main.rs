@@ -80,7 +80,9 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let text = error.to_string();
-            let line = text.lines().next().unwrap_or("wrong usage");
+            // What is wrong stands above the first blank line, sometimes on several.
+            let said = text.lines().map(str::trim).take_while(|l| !l.is_empty());
+            let line = said.collect::<Vec<_>>().join(" ");
             return fail(line.trim_start_matches("error: "), USAGE);
         }
     };
@@ -91,8 +93,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// One line; a terminal gets it with breaks between words.
 fn fail(line: &str, code: u8) -> ExitCode {
-    eprintln!("driver: {line}");
+    let line = format!("driver: {line}");
+    if std::io::stderr().is_terminal() {
+        eprintln!("{}", table::wrap(&line, 100));
+    } else {
+        eprintln!("{line}");
+    }
     ExitCode::from(code)
 }
 
@@ -232,19 +240,23 @@ fn measure(request: &bench::Request, json: Option<&Path>, csv: bool) -> Result<(
 
 fn summarise(path: &Path, champion: Option<&str>, csv: bool) -> Result<(), Failure> {
     let run = run::Run::read(path).map_err(Failure::Other)?;
-    let mut text = if csv {
-        export::csv(&run).map_err(Failure::Other)?
-    } else {
-        format!(
+    let text = match champion {
+        _ if csv => export::csv(&run).map_err(Failure::Other)?,
+        None => format!(
             "{}\n{}",
             table::render(&run),
-            table::render_shortfalls(&run)
-        )
+            table::render_shortfalls(&run, None)
+        ),
+        Some(name) => {
+            let verdicts = champion::verdicts(&run, name).map_err(Failure::Usage)?;
+            format!(
+                "{}\n{}\n{}",
+                table::render(&run),
+                table::render_shortfalls(&run, Some(name)),
+                champion::render(&run, name, &verdicts)
+            )
+        }
     };
-    if let Some(name) = champion {
-        let verdicts = champion::verdicts(&run, name).map_err(Failure::Usage)?;
-        text += &format!("\n{}", champion::render(&run, name, &verdicts));
-    }
     say(&text).map_err(Failure::Other)
 }
 

@@ -285,6 +285,7 @@ fn panicked<E>(_: E) -> anyhow::Error {
 mod tests {
     use super::*;
     use crate::lock::{Source, tests::busted};
+    use std::thread;
 
     fn plan(latency: bool) -> Plan {
         Plan {
@@ -364,27 +365,80 @@ mod tests {
         assert_eq!(batch(u64::MAX, 1), 1024);
     }
 
+    /// Locks that go to another thread each time: the word is the last holder's thread-local address, plus 1 while held.
+    mod alternating {
+        use super::{AtomicU64, Relaxed, thread::yield_now};
+        use libc::{c_int, c_void};
+        use std::sync::atomic::Ordering::{Acquire, Release};
+
+        thread_local! {
+            static ME: u64 = const { 0 };
+        }
+
+        fn me() -> u64 {
+            ME.with(|me| std::ptr::from_ref(me).addr() as u64)
+        }
+
+        unsafe fn word<'a>(lock: *mut c_void) -> &'a AtomicU64 {
+            // SAFETY: the arena's memory, zeroed and aligned.
+            unsafe { &*lock.cast() }
+        }
+
+        pub unsafe extern "C" fn lock(lock: *mut c_void) -> c_int {
+            // SAFETY: the caller's.
+            let word = unsafe { word(lock) };
+            loop {
+                let last = word.load(Relaxed);
+                if last & 1 == 0
+                    && last != me()
+                    && word
+                        .compare_exchange(last, me() | 1, Acquire, Relaxed)
+                        .is_ok()
+                {
+                    return 0;
+                }
+                yield_now();
+            }
+        }
+
+        pub unsafe extern "C" fn unlock(lock: *mut c_void) -> c_int {
+            // SAFETY: the caller's.
+            unsafe { word(lock) }.store(me(), Release);
+            0
+        }
+    }
+
     #[test]
-    fn a_lock_that_changes_hands_shows_hand_overs() {
-        assert!(autolock_shim::nodes::start());
-        autolock_shim::tcb::start();
-        let ticketed = Source::collection()
-            .find(|source| source.name == "mcs")
-            .expect("in the collection")
-            .open()
-            .expect("opens");
+    fn a_lock_that_changes_hands_each_time_shows_each_and_how_long_it_took() {
+        let mut lock = busted();
+        lock.ops.lock = alternating::lock;
+        lock.ops.unlock = alternating::unlock;
         let plan = Plan {
-            work: Work::Each(300),
+            work: Work::Each(2000),
             ..plan(true)
         };
-        let cell = cell(3, 1, 1000);
-        let arena = Arc::new(Arena::new(&cell, ticketed.size));
-        let round = round(&ticketed, &cell, &arena, &plan).expect("round");
-        // A queue: whoever is back in time goes last, so with three threads it changes hands again and again.
-        let changed = round.changed_hands.expect("latency is on");
-        assert!(changed > 2 && changed < 900, "{changed}");
+        let cell = cell(2, 1, 1000);
+        let arena = Arc::new(Arena::new(&cell, 40));
+        let round = round(&lock, &cell, &arena, &plan).expect("round");
+        assert_eq!(round.changed_hands, Some(2 * 2000 - 1));
         assert!(round.handover_ns.expect("sampled") > 0.0);
-        assert_eq!(round.futex_calls, Some(0), "MCS only spins");
+        let all = latency::decode(&round.handover_histogram.expect("sampled")).expect("valid");
+        assert!(!all.is_empty() && all.len() < 2 * 2000, "{}", all.len());
+    }
+
+    #[test]
+    fn our_own_locks_tell_their_futex_calls_and_others_do_not() {
+        assert!(autolock_shim::nodes::start());
+        let cell = cell(2, 1, 10);
+        let calls = |source: Source| {
+            let lock = source.open().expect("opens");
+            let arena = Arc::new(Arena::new(&cell, lock.size));
+            let round = round(&lock, &cell, &arena, &plan(false)).expect("round");
+            round.futex_calls
+        };
+        let mcs = Source::collection().find(|source| source.name == "mcs");
+        assert_eq!(calls(mcs.expect("in the collection")), Some(0), "it spins");
+        assert_eq!(calls(Source::glibc()), None);
     }
 
     #[test]

@@ -174,10 +174,30 @@ fn table(run: &Run) -> Table {
     table
 }
 
-/// The cells that lose, one line each, or a line that says there are none.
-pub fn render_shortfalls(run: &Run) -> String {
+/// Breaks between words so that lines have at most `width` characters, where words allow.
+pub fn wrap(text: &str, width: usize) -> String {
+    let mut wrapped = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            wrapped.push_str("\n  ");
+            column = 2;
+        } else if column > 0 {
+            wrapped.push(' ');
+            column += 1;
+        }
+        wrapped.push_str(word);
+        column += length;
+    }
+    wrapped
+}
+
+/// The cells that lose, one line each, or a line that says there are none; of one lock or of all.
+pub fn render_shortfalls(run: &Run, only: Option<&str>) -> String {
     let base = &run.settings.baseline;
-    let found = shortfalls(run);
+    let mut found = shortfalls(run);
+    found.retain(|(line, _)| only.is_none_or(|name| line.lock == name));
     let mut text = format!(
         "worse than {base} (throughput below {LEAST_RATIO}, p99.9 above {MOST_P999}x, \
          worst maximum above): {}\n",
@@ -231,6 +251,13 @@ mod tests {
         assert_eq!(rows.len(), 2 + 4, "{text}");
         assert!(rows[3].contains("autolock") && rows[3].contains("2.000 (1.80..2.20)"));
         assert!(rows[2].contains("2.00 ms"), "{text}");
+        for fact in [
+            "2 cores (0-1)",
+            "driver 0123456789ab",
+            "on-CPU source: user",
+        ] {
+            assert!(text.contains(fact), "{text}");
+        }
         let json = serde_json::to_string(&sample()).expect("encode");
         let back: Run = serde_json::from_str(&json).expect("decode");
         assert_eq!(render(&back), text);
@@ -245,11 +272,22 @@ mod tests {
 
     #[test]
     fn the_losing_cell_is_listed_in_each_way_it_loses() {
-        let text = render_shortfalls(&sample());
+        let text = render_shortfalls(&sample(), None);
         assert_eq!(text.lines().count(), 1 + 3, "{text}");
         assert!(text.contains("autolock at threads 16"), "{text}");
         assert!(text.contains("throughput 0.900"), "{text}");
         assert!(text.contains("p99.9 11.0 us against 5.00 us"), "{text}");
         assert!(text.contains("max 3.00 ms against 2.00 ms"), "{text}");
+        assert_eq!(render_shortfalls(&sample(), Some("mcs")).lines().count(), 1);
+    }
+
+    #[test]
+    fn long_lines_break_between_words() {
+        assert_eq!(wrap("a bb ccc", 100), "a bb ccc");
+        assert_eq!(
+            wrap("known: a, bb, ccc, dddd", 11),
+            "known: a,\n  bb, ccc,\n  dddd"
+        );
+        assert_eq!(wrap("unbreakable", 3), "unbreakable");
     }
 }
