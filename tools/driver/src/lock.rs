@@ -4,10 +4,10 @@
 //! export the pthread functions (glibc, libautolock.so, any other) and from the collection in `autolock_lock::locks`. All are called
 //! through such pointers, so all pay the same for the call. Libraries are opened once and stay open until the process ends.
 
+use crate::futex::Counting;
 use anyhow::{Result, anyhow, bail, ensure};
-use autolock_lock::algorithm::{Call, Entry, Init, Operations};
+use autolock_lock::algorithm::{Call, Entry, Info, Init, Operations, Order, Waiting};
 use autolock_lock::locks::Collection;
-use autolock_shim::linux::Linux;
 use libc::{c_char, c_int, c_void};
 use std::alloc::Layout;
 use std::ffi::{CStr, CString};
@@ -29,6 +29,21 @@ pub struct Lock {
 pub const GLIBC: &str = "glibc";
 pub const AUTOLOCK: &str = "autolock";
 const GLIBC_SONAME: &str = "libc.so.6";
+
+const GLIBC_INFO: Info = Info {
+    name: GLIBC,
+    about: "pthread_mutex, normal kind: one try, then sleeps on the word; newcomers barge",
+    source: "glibc, nptl/lowlevellock",
+    order: Order::Unfair,
+    waiting: Waiting::Sleeps,
+};
+const AUTOLOCK_INFO: Info = Info {
+    name: AUTOLOCK,
+    about: "glibc's word; one waiter attends to it and spins while that pays, the others sleep",
+    source: "this project, libautolock.so",
+    order: Order::Bounded,
+    waiting: Waiting::Sleeps,
+};
 
 /// A lock by name, not opened yet.
 #[derive(Clone, Debug)]
@@ -66,7 +81,7 @@ impl Source {
 
     /// The locks of the collection.
     pub fn collection() -> impl Iterator<Item = Source> {
-        Collection::<Linux>::ENTRIES.iter().map(|entry| Source {
+        Collection::<Counting>::ENTRIES.iter().map(|entry| Source {
             name: entry.info.name.into(),
             origin: Origin::Entry(entry),
         })
@@ -77,6 +92,18 @@ impl Source {
         match &self.origin {
             Origin::Library(path) => path,
             Origin::Entry(_) => Path::new(""),
+        }
+    }
+
+    /// What it is, where that is known.
+    pub fn info(&self) -> Option<Info> {
+        match &self.origin {
+            Origin::Entry(entry) => Some(entry.info),
+            Origin::Library(_) => match self.name.as_str() {
+                GLIBC => Some(GLIBC_INFO),
+                AUTOLOCK => Some(AUTOLOCK_INFO),
+                _ => None,
+            },
         }
     }
 

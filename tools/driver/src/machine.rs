@@ -2,20 +2,24 @@
 //! said to be unknown.
 
 use crate::clock::Clock;
+use crate::cpus;
 use crate::run::Machine;
 use std::ffi::CStr;
 use std::fs;
 use std::path::Path;
 
 const UNKNOWN: &str = "unknown";
+/// What `AUTOLOCK_BACKEND=auto` comes to, and what the locks of the collection use.
+const ON_CPU: &str = "user";
 
-pub fn describe(clock: Clock) -> Machine {
+/// `cpus`: those that the run is kept on.
+pub fn describe(clock: Clock, cpus: &[usize]) -> Machine {
     let relevant = |name: &str| {
         name.starts_with("AUTOLOCK_") || name == "LD_PRELOAD" || name == "GLIBC_TUNABLES"
     };
     Machine {
         cpu: cpu(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
-        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        cores: cpus.len(),
         tsc_ghz: clock.ghz(),
         kernel: line("/proc/sys/kernel/osrelease"),
         glibc: glibc_version(),
@@ -30,6 +34,8 @@ pub fn describe(clock: Clock) -> Machine {
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.to_string_lossy().into_owned())))
             .filter(|(k, _)| relevant(k))
             .collect(),
+        cpus: Some(cpus::render(cpus)),
+        on_cpu: Some(ON_CPU.into()),
     }
 }
 
@@ -78,8 +84,8 @@ mod tests {
 
     #[test]
     fn this_machine_has_cores_and_a_glibc() {
-        let machine = describe(Clock::calibrate());
-        assert!(machine.cores > 0);
+        let machine = describe(Clock::calibrate(), &[0, 1, 3]);
+        assert_eq!((machine.cores, machine.cpus.as_deref()), (3, Some("0-1,3")));
         assert!(machine.glibc.starts_with("2."), "{}", machine.glibc);
     }
 

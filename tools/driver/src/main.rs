@@ -2,46 +2,63 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | `cli` | the command line |
-//! | `lock` | the locks under test, behind function pointers |
+//! | `cli`, `parse` | the command line, and its small languages |
+//! | `lock`, `select`, `list` | the locks under test, behind function pointers; which of them; what they are |
 //! | `workload` | the measured loop |
 //! | `round` | one round of it with one lock, and its checks |
 //! | `bench` | the grid and the interleaving of rounds |
-//! | `clock`, `latency`, `usage` | time, latencies, CPU time |
+//! | `clock`, `latency`, `usage`, `futex` | time, latencies, CPU time, system calls |
+//! | `cpus` | where the threads run |
 //! | `run` | a run as data, JSON |
-//! | `summary`, `table` | from raw rounds to figures, and to text |
+//! | `summary`, `champion` | from raw rounds to figures; which locks beat one |
+//! | `table`, `export` | figures as text and as CSV |
 //! | `machine` | where a run was made |
 //!
 //! No thread is started outside `round`, so that `--single-threaded` is true.
 
 mod bench;
+mod champion;
 mod cli;
 mod clock;
+mod cpus;
+mod export;
+mod futex;
 mod latency;
+mod list;
 mod lock;
 mod machine;
+mod parse;
 mod round;
 mod run;
+mod select;
 mod summary;
 mod table;
 mod usage;
 mod workload;
 
 use anyhow::{Context, Result, ensure};
+use bench::{Grid, Progress};
 use clap::Parser;
 use clap::error::ErrorKind;
 use cli::Cli;
-use lock::{AUTOLOCK, Source};
-use std::io::Write;
+use futex::Method;
+use lock::{AUTOLOCK, GLIBC, Source};
+use round::Work;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Wrong usage, which includes a library that is not there.
 const USAGE: u8 = 2;
 
-/// An error of the user's making: exit code 2.
-#[derive(Debug)]
-struct Usage(anyhow::Error);
+/// Why it did not work, in one line, and whose fault it is.
+enum Failure {
+    /// Of the user's making: exit code 2.
+    Usage(anyhow::Error),
+    /// Exit code 1.
+    Other(anyhow::Error),
+}
 
 fn main() -> ExitCode {
     autolock_shim::tcb::start();
@@ -51,67 +68,83 @@ fn main() -> ExitCode {
             1,
         );
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => prepare(&cli).map_err(Failure::Usage).and_then(Job::perform),
         Err(error)
             if matches!(
                 error.kind(),
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
             ) =>
         {
-            return match say(&error.to_string()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&format!("{error:#}"), 1),
-            };
+            say(&error.to_string()).map_err(Failure::Other)
         }
         Err(error) => {
             let text = error.to_string();
-            let line = text.lines().next().unwrap_or("wrong usage");
+            // What is wrong stands above the first blank line, sometimes on several.
+            let said = text.lines().map(str::trim).take_while(|l| !l.is_empty());
+            let line = said.collect::<Vec<_>>().join(" ");
             return fail(line.trim_start_matches("error: "), USAGE);
         }
     };
-    let outcome = match prepare(&cli) {
-        Ok(job) => job.perform(),
-        Err(Usage(error)) => return fail(&format!("{error:#}"), USAGE),
-    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("{error:#}"), 1),
+        Err(Failure::Usage(error)) => fail(&format!("{error:#}"), USAGE),
+        Err(Failure::Other(error)) => fail(&format!("{error:#}"), 1),
     }
 }
 
+/// One line; a terminal gets it with breaks between words.
 fn fail(line: &str, code: u8) -> ExitCode {
-    eprintln!("driver: {line}");
+    let line = format!("driver: {line}");
+    if std::io::stderr().is_terminal() {
+        eprintln!("{}", table::wrap(&line, 100));
+    } else {
+        eprintln!("{line}");
+    }
     ExitCode::from(code)
 }
 
 /// What the command line asks for, checked.
 enum Job<'a> {
-    List(Vec<Source>),
-    Summary(&'a Path),
-    /// And the file for its JSON.
-    Bench(bench::Request, Option<&'a Path>),
+    List(Vec<Source>, list::Form),
+    /// The file, the lock to judge, whether as CSV.
+    Summary(&'a Path, Option<&'a str>, bool),
+    /// And the file for its JSON, and whether stdout gets CSV.
+    Bench(bench::Request, Option<&'a Path>, bool),
 }
 
-fn prepare(cli: &Cli) -> Result<Job<'_>, Usage> {
-    let job = || -> Result<Job> {
-        let wanted = [cli.bench, cli.list, cli.summary.is_some()];
+fn prepare(cli: &Cli) -> Result<Job<'_>> {
+    let wanted = [cli.bench, cli.list, cli.summary.is_some()];
+    ensure!(
+        wanted.iter().filter(|&&w| w).count() == 1,
+        "say one of --bench, --list or --summary RUN.json; see --help"
+    );
+    if let Some(path) = &cli.summary {
         ensure!(
-            wanted.iter().filter(|&&w| w).count() == 1,
-            "say one of --bench, --list or --summary RUN.json; see --help"
+            cli.patterns.is_empty(),
+            "--summary takes no names of locks: '{}'",
+            cli.patterns[0]
         );
-        if let Some(path) = &cli.summary {
-            return Ok(Job::Summary(path));
-        }
-        let known = sources(cli)?;
-        if cli.list {
-            return Ok(Job::List(known));
-        }
-        Ok(Job::Bench(request(cli, &known)?, cli.json.as_deref()))
-    };
-    job().map_err(Usage)
+        return Ok(Job::Summary(path, cli.champion.as_deref(), cli.csv));
+    }
+    let known = sources(cli)?;
+    if cli.list {
+        let all: Vec<_> = known.iter().map(|s| s.name.as_str()).collect();
+        let form = match (cli.csv, std::io::stdout().is_terminal()) {
+            (true, _) => list::Form::Csv,
+            (false, true) => list::Form::Table,
+            (false, false) => list::Form::Tabs,
+        };
+        return Ok(Job::List(cli.choice().of(&known, &all)?, form));
+    }
+    Ok(Job::Bench(
+        request(cli, &known)?,
+        cli.json.as_deref(),
+        cli.csv,
+    ))
 }
 
+/// Every lock there is: glibc's and ours first.
 fn sources(cli: &Cli) -> Result<Vec<Source>> {
     let library = match &cli.lib {
         Some(path) => path.clone(),
@@ -123,7 +156,7 @@ fn sources(cli: &Cli) -> Result<Vec<Source>> {
     let autolock = Source::library_named(AUTOLOCK, library);
     let mut all = vec![Source::glibc(), autolock];
     all.extend(Source::collection());
-    for extra in &cli.extra {
+    for extra in &cli.extra_locks {
         ensure!(
             all.iter().all(|s| s.name != extra.name),
             "two locks are called '{}'",
@@ -135,50 +168,96 @@ fn sources(cli: &Cli) -> Result<Vec<Source>> {
 }
 
 fn request(cli: &Cli, known: &[Source]) -> Result<bench::Request> {
-    let chosen = bench::choose(known, &cli.compare, &cli.baseline)?;
-    let threads = match (cli.single_threaded, &cli.threads[..]) {
+    let baseline = known
+        .iter()
+        .find(|s| s.name == cli.baseline)
+        .with_context(|| select::unknown(&cli.baseline, known.iter().map(|s| s.name.as_str())))?;
+    let mut chosen = cli.choice().of(known, &[GLIBC, AUTOLOCK])?;
+    if !chosen.contains(baseline) {
+        chosen.insert(0, baseline.clone());
+    }
+    let listed = parse::flatten(&cli.threads);
+    let threads = match (cli.single_threaded, &listed[..]) {
         (true, [] | [1]) => vec![1],
         (true, _) => anyhow::bail!("--single-threaded means --threads 1"),
         (false, []) => vec![1, 2, 4, 8, 16],
-        (false, list) => list.to_vec(),
+        (false, _) => listed,
     };
+    let work = match (cli.iter, cli.total) {
+        (Some(ops), _) => Work::Each(ops),
+        (None, Some(ops)) => Work::Total(ops),
+        (None, None) => Work::Time(cli.duration.unwrap_or(DURATION)),
+    };
+    let futex = Method::choose(cli.futex_calls)?;
+    let locks = chosen.iter().map(Source::open).collect::<Result<_>>()?;
     Ok(bench::Request {
-        locks: chosen.iter().map(Source::open).collect::<Result<_>>()?,
+        locks,
         baseline: cli.baseline.clone(),
-        cells: bench::grid(&threads, &cli.locks, &cli.gap, &cli.cs, cli.lines),
-        duration: cli.duration,
+        grid: Grid {
+            threads,
+            locks: parse::flatten(&cli.locks),
+            extra: cli.extra.clone(),
+            sections: cli.cs.clone(),
+            lines: cli.lines,
+        },
+        work,
         warm_up: cli.warm_up,
         rounds: cli.rounds,
         latency: !cli.no_latency,
         single_threaded: cli.single_threaded,
-        progress: cli.progress,
+        futex,
+        cpus: cpus::apply(cli.cpus.as_ref().map(|c| &c.0[..]), cli.num_cpus)?,
+        pin: cli.pin,
+        progress: Progress::choose(cli.progress),
     })
 }
 
+/// A round of `--bench` if nothing else is said.
+const DURATION: Duration = Duration::from_millis(1500);
+
 impl Job<'_> {
-    fn perform(self) -> Result<()> {
+    fn perform(self) -> Result<(), Failure> {
         match self {
-            Job::List(sources) => {
-                let line = |source: &Source| {
-                    let missing = if source.exists() { "" } else { " (missing)" };
-                    format!("{}\t{}{missing}\n", source.name, source.library().display())
-                };
-                say(&sources.iter().map(line).collect::<String>())
-            }
-            Job::Summary(path) => {
-                let run = run::Run::read(path)?;
-                let (table, shortfalls) = (table::render(&run), table::render_shortfalls(&run));
-                say(&format!("{table}\n{shortfalls}"))
-            }
-            Job::Bench(request, json) => {
-                let run = bench::bench(&request, |run| match json {
-                    Some(path) => run.write(path),
-                    None => Ok(()),
-                })?;
-                say(&table::render(&run))
-            }
+            Job::List(locks, form) => list::render(&locks, form).and_then(|text| say(&text)),
+            Job::Summary(path, champion, csv) => return summarise(path, champion, csv),
+            Job::Bench(request, json, csv) => measure(&request, json, csv),
         }
+        .map_err(Failure::Other)
     }
+}
+
+fn measure(request: &bench::Request, json: Option<&Path>, csv: bool) -> Result<()> {
+    let run = bench::bench(request, |run| match json {
+        Some(path) => run.write(path),
+        None => Ok(()),
+    })?;
+    say(&if csv {
+        export::csv(&run)?
+    } else {
+        table::render(&run)
+    })
+}
+
+fn summarise(path: &Path, champion: Option<&str>, csv: bool) -> Result<(), Failure> {
+    let run = run::Run::read(path).map_err(Failure::Other)?;
+    let text = match champion {
+        _ if csv => export::csv(&run).map_err(Failure::Other)?,
+        None => format!(
+            "{}\n{}",
+            table::render(&run),
+            table::render_shortfalls(&run, None)
+        ),
+        Some(name) => {
+            let verdicts = champion::verdicts(&run, name).map_err(Failure::Usage)?;
+            format!(
+                "{}\n{}\n{}",
+                table::render(&run),
+                table::render_shortfalls(&run, Some(name)),
+                champion::render(&run, name, &verdicts)
+            )
+        }
+    };
+    say(&text).map_err(Failure::Other)
 }
 
 /// To stdout; a reader that has seen enough (`| head`) is not an error.

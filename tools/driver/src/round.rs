@@ -1,35 +1,51 @@
-//! One round: one lock, one cell, for the plan's duration, with every check that turns a
+//! One round: one lock, one cell, for a time or until fixed work is done, with every check that turns a
 //! broken lock into an error.
 //!
 //! The only module that starts threads. Those of a lock that hangs are left behind: the
 //! process is about to end.
 
 use crate::clock::{self, Clock, tsc};
+use crate::cpus;
+use crate::futex::{Meter, Method};
 use crate::latency;
 use crate::lock::Lock;
 use crate::run::{Cell, Round};
 use crate::usage::Usage;
 use crate::workload::{Arena, Padded, Tally, Task};
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Single-threaded: operations between two looks at the clock.
 const BATCH: u32 = 1024;
 
+/// When a round is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// After this time.
+    Time(Duration),
+    /// When each thread has done so many operations.
+    Each(u64),
+    /// When the threads have done so many operations together.
+    Total(u64),
+}
+
 /// How to measure: the same for every round of a run.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Plan {
-    pub duration: Duration,
+    pub work: Work,
     pub latency: bool,
     pub single_threaded: bool,
-    /// How long threads may take to come back after the stop flag before it is a hang.
+    /// Thread i runs on the i-th of these CPUs, and round again.
+    pub pin: Option<Arc<[usize]>>,
+    pub futex: Method,
+    /// How long nothing may move, beside what a critical section and a gap take, before it is a hang.
     pub hang_limit: Duration,
     pub clock: Clock,
 }
 
-/// Runs one lock in one cell for the plan's duration.
+/// Runs one lock in one cell as the plan says.
 pub fn round(lock: &Lock, cell: &Cell, arena: &Arc<Arena>, plan: &Plan) -> Result<Round> {
     arena.init(lock)?;
     let tasks = (0..cell.threads).map(|i| Task::new(lock, cell, arena, plan, i));
@@ -37,30 +53,46 @@ pub fn round(lock: &Lock, cell: &Cell, arena: &Arc<Arena>, plan: &Plan) -> Resul
     let (tallies, stopped) = if plan.single_threaded {
         alone(tasks, plan)
     } else {
-        together(tasks.collect(), plan).with_context(|| format!("lock '{}' ({cell})", lock.name))?
+        together(tasks.collect(), cell, arena, plan)
+            .with_context(|| format!("lock '{}' ({cell})", lock.name))?
     };
     let after = Usage::now();
 
-    let ops = tallies.iter().map(|t| t.ops).sum();
+    let done = tallies.iter().map(|t| t.done).sum();
     let failures = tallies.iter().fold(0, |all, t| all | t.failures);
     ensure!(
         failures == 0,
         "BROKEN LOCK: lock or unlock of '{}' returned errors (or-ed together: {failures}) ({cell})",
         lock.name
     );
-    arena.check(lock, cell, ops)?;
+    arena.check(lock, cell, done)?;
     arena.destroy(lock)?;
 
     let started = tallies.iter().map(|t| t.started).min().unwrap_or(stopped);
+    let seconds = |end: u64| plan.clock.ns(end.wrapping_sub(started)) / 1e9;
+    let fixed = !matches!(plan.work, Work::Time(_));
+    let last = tallies.iter().map(|t| t.ended).max().unwrap_or(stopped);
+    let over = |recorder: fn(&Tally) -> &latency::Recorder| {
+        latency::summarise(tallies.iter().map(recorder), plan.clock)
+    };
+    let handover = if tallies.iter().all(|t| t.handovers.is_empty()) {
+        None
+    } else {
+        Some(over(|t| &t.handovers)?)
+    };
     Ok(Round {
         lock: lock.name.clone(),
         round: 0,
         position: 0,
-        elapsed_s: plan.clock.ns(stopped.wrapping_sub(started)) / 1e9,
+        elapsed_s: seconds(if fixed { last } else { stopped }),
         thread_ops: tallies.iter().map(|t| t.ops).collect(),
+        thread_s: tallies
+            .iter()
+            .filter(|_| fixed)
+            .map(|t| seconds(t.ended))
+            .collect(),
         latency: if plan.latency {
-            let recorders = tallies.iter().map(|t| &t.recorder);
-            Some(latency::summarise(recorders, plan.clock)?)
+            Some(over(|t| &t.recorder)?)
         } else {
             None
         },
@@ -68,92 +100,181 @@ pub fn round(lock: &Lock, cell: &Cell, arena: &Arc<Arena>, plan: &Plan) -> Resul
         system_s: after.system_s - before.system_s,
         voluntary_switches: after.voluntary - before.voluntary,
         involuntary_switches: after.involuntary - before.involuntary,
+        handover_ns: handover.as_ref().map(|h| h.p50_ns),
+        handover_histogram: handover.and_then(|h| h.histogram),
+        changed_hands: plan
+            .latency
+            .then(|| tallies.iter().map(|t| t.changed_hands).sum()),
+        futex_calls: if plan.futex.knows(&lock.name) {
+            tallies.iter().map(|t| t.futex_calls).sum()
+        } else {
+            None
+        },
     })
 }
 
 /// The tasks (there is one) in the calling thread, no other thread anywhere.
 fn alone(tasks: impl Iterator<Item = Task>, plan: &Plan) -> (Vec<Tally>, u64) {
-    let length = plan.clock.cycles(plan.duration.as_nanos() as u64);
+    let taken = AtomicU64::new(0);
     let tallies = tasks
         .map(|task| {
-            let mut tally = Tally::new();
             let start = tsc();
             let mut left = BATCH;
-            task.run(&mut tally, || {
+            let over = |length: Duration| {
                 left -= 1;
                 if left > 0 {
                     return false;
                 }
                 left = BATCH;
-                tsc().wrapping_sub(start) >= length
-            });
-            tally
+                tsc().wrapping_sub(start) >= plan.clock.cycles(length.as_nanos() as u64)
+            };
+            operate(&task, plan, 1, &taken, over)
         })
         .collect();
     (tallies, tsc())
 }
 
-/// One thread per task, from a barrier to the stop flag. A thread that never comes back
-/// (a lost wake-up) is an error; its memory stays with it.
-fn together(tasks: Vec<Task>, plan: &Plan) -> Result<(Vec<Tally>, u64)> {
-    struct Shared {
-        stop: Padded<AtomicBool>,
-        start: Barrier,
-        finished: Mutex<usize>,
-        changed: Condvar,
+/// One thread's round. `over`: whether so much time has passed, asked between operations.
+fn operate(
+    task: &Task,
+    plan: &Plan,
+    threads: usize,
+    taken: &AtomicU64,
+    mut over: impl FnMut(Duration) -> bool,
+) -> Tally {
+    let mut tally = Tally::new();
+    let meter = Meter::start(plan.futex);
+    match plan.work {
+        Work::Time(length) => task.run(&mut tally, || !over(length)),
+        Work::Each(ops) => {
+            let mut left = ops;
+            task.run(&mut tally, || {
+                let more = left > 0;
+                left = left.saturating_sub(1);
+                more
+            });
+        }
+        Work::Total(ops) => {
+            let batch = batch(ops, threads);
+            let mut left = 0;
+            task.run(&mut tally, || {
+                if left == 0 {
+                    // Relaxed: a ticket, ordered with nothing.
+                    left = ops
+                        .saturating_sub(taken.fetch_add(batch, Relaxed))
+                        .min(batch);
+                }
+                let more = left > 0;
+                left = left.saturating_sub(1);
+                more
+            });
+        }
     }
+    tally.futex_calls = meter.stop();
+    tally
+}
+
+/// Shared work is taken in batches, so that its counter does not become what is measured; small ones, so that nobody
+/// has much left when the others are done.
+fn batch(ops: u64, threads: usize) -> u64 {
+    (ops / (threads as u64 * 64)).clamp(1, 1024)
+}
+
+/// What the threads of a round share.
+struct Shared {
+    stop: Padded<AtomicBool>,
+    /// Operations of shared work that somebody has taken on.
+    taken: Padded<AtomicU64>,
+    start: Barrier,
+    finished: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// One thread per task, from a barrier to the stop flag or the end of the work. A thread that never comes back
+/// (a lost wake-up) is an error; its memory stays with it.
+fn together(
+    tasks: Vec<Task>,
+    cell: &Cell,
+    arena: &Arena,
+    plan: &Plan,
+) -> Result<(Vec<Tally>, u64)> {
     let threads = tasks.len();
     let shared = Arc::new(Shared {
         stop: Padded(AtomicBool::new(false)),
+        taken: Padded(AtomicU64::new(0)),
         start: Barrier::new(threads + 1),
         finished: Mutex::new(0),
         changed: Condvar::new(),
     });
-    let handles: Vec<_> = tasks
-        .into_iter()
-        .map(|task| {
-            let shared = Arc::clone(&shared);
-            std::thread::spawn(move || {
-                let mut tally = Tally::new();
-                let stop = &shared.stop.0;
-                shared.start.wait();
-                task.run(&mut tally, || stop.load(Relaxed));
-                if let Ok(mut finished) = shared.finished.lock() {
-                    *finished += 1;
-                }
-                shared.changed.notify_one();
-                tally
-            })
-        })
-        .collect();
+    let mut handles = Vec::new();
+    for (i, task) in tasks.into_iter().enumerate() {
+        let (shared, plan) = (Arc::clone(&shared), plan.clone());
+        let body = move || -> Result<Tally> {
+            let pinned = match &plan.pin {
+                Some(cpus) => cpus::restrict(&[cpus[i % cpus.len()]]),
+                None => Ok(()),
+            };
+            shared.start.wait();
+            let mut tally = operate(&task, &plan, threads, &shared.taken.0, |_| {
+                shared.stop.0.load(Relaxed)
+            });
+            if matches!(plan.work, Work::Time(_)) {
+                // The stop flag came during the last operation: until it ends, time goes by that does not count. Where
+                // a lock needs milliseconds for each, that one operation of each thread would be a good part of them.
+                tally.ops = tally.done.saturating_sub(1);
+            }
+            if let Ok(mut finished) = shared.finished.lock() {
+                *finished += 1;
+            }
+            shared.changed.notify_one();
+            pinned.context("cannot pin a thread")?;
+            Ok(tally)
+        };
+        let handle = std::thread::Builder::new()
+            .spawn(body)
+            .with_context(|| format!("cannot start thread {} of {threads}", i + 1))?;
+        handles.push(handle);
+    }
     shared.start.wait();
-    clock::sleep(plan.duration);
-    shared.stop.0.store(true, Relaxed);
+    if let Work::Time(duration) = plan.work {
+        clock::sleep(duration);
+        shared.stop.0.store(true, Relaxed);
+    }
     let stopped = tsc();
+    let operation = Duration::from_nanos(cell.cs_ns + plan.clock.ns(cell.gap_cycles) as u64);
+    wait_for_all(&shared, threads, arena, plan.hang_limit + 2 * operation)?;
+    let tallies = handles
+        .into_iter()
+        .map(|handle| handle.join().map_err(panicked)?)
+        .collect::<Result<_>>()?;
+    Ok((tallies, stopped))
+}
 
-    let deadline = Instant::now() + plan.hang_limit;
+/// Waits while anything moves: an operation is done or a thread comes back. However slow a lock is, that is no hang; a
+/// queue of spinning waiters takes a scheduler's slice, and some, for each.
+fn wait_for_all(shared: &Shared, threads: usize, arena: &Arena, limit: Duration) -> Result<()> {
+    let look = limit.min(Duration::from_secs(1));
+    let mut seen = (0, 0);
+    let mut deadline = Instant::now() + limit;
     let mut finished = shared.finished.lock().map_err(panicked)?;
     while *finished < threads {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let now = (*finished, arena.progress());
+        if now != seen {
+            seen = now;
+            deadline = Instant::now() + limit;
+        } else if Instant::now() >= deadline {
             bail!(
-                "HUNG: {} of {threads} threads did not come back within {:?} of the stop flag",
+                "HUNG: {} of {threads} threads have not come back, and nothing has moved for {limit:?}",
                 threads - *finished,
-                plan.hang_limit
             );
         }
         finished = shared
             .changed
-            .wait_timeout(finished, left)
+            .wait_timeout(finished, look)
             .map_err(panicked)?
             .0;
     }
-    drop(finished);
-    let tallies = handles
-        .into_iter()
-        .map(|handle| handle.join().map_err(panicked))
-        .collect::<Result<_>>()?;
-    Ok((tallies, stopped))
+    Ok(())
 }
 
 fn panicked<E>(_: E) -> anyhow::Error {
@@ -164,12 +285,15 @@ fn panicked<E>(_: E) -> anyhow::Error {
 mod tests {
     use super::*;
     use crate::lock::{Source, tests::busted};
+    use std::thread;
 
     fn plan(latency: bool) -> Plan {
         Plan {
-            duration: Duration::from_millis(60),
+            work: Work::Time(Duration::from_millis(60)),
             latency,
             single_threaded: false,
+            pin: None,
+            futex: Method::Own,
             hang_limit: Duration::from_secs(60),
             clock: Clock::calibrate(),
         }
@@ -207,6 +331,133 @@ mod tests {
             assert!(latency.p50_ns > 0.0 && latency.p50_ns <= latency.p99_ns);
             assert!(latency.p99_ns <= latency.p999_ns && latency.p999_ns <= latency.max_ns);
         }
+    }
+
+    #[test]
+    fn fixed_work_is_done_to_the_operation() {
+        let glibc = Source::glibc().open().expect("glibc");
+        for (threads, locks) in [(1, 1), (3, 1), (4, 7)] {
+            let cell = cell(threads, locks, 10);
+            let arena = Arc::new(Arena::new(&cell, 40));
+            let measure = |work| {
+                let plan = Plan {
+                    work,
+                    ..plan(false)
+                };
+                round(&glibc, &cell, &arena, &plan).expect("round")
+            };
+            let each = measure(Work::Each(1234));
+            assert_eq!(each.thread_ops, vec![1234; threads]);
+            for total in [1, 5, 12_345] {
+                let shared = measure(Work::Total(total));
+                assert_eq!(shared.ops(), total);
+                assert_eq!(shared.thread_s.len(), threads);
+                let first = shared.first_s().expect("fixed work");
+                assert!(first > 0.0 && first <= shared.elapsed_s, "{shared:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn batches_are_small_against_the_work_and_never_empty() {
+        assert_eq!(batch(1, 16), 1);
+        assert_eq!(batch(1_000_000, 16), 976);
+        assert_eq!(batch(u64::MAX, 1), 1024);
+    }
+
+    /// Locks that go to another thread each time: the word is the last holder's thread-local address, plus 1 while held.
+    mod alternating {
+        use super::{AtomicU64, Relaxed, thread::yield_now};
+        use libc::{c_int, c_void};
+        use std::sync::atomic::Ordering::{Acquire, Release};
+
+        thread_local! {
+            static ME: u64 = const { 0 };
+        }
+
+        fn me() -> u64 {
+            ME.with(|me| std::ptr::from_ref(me).addr() as u64)
+        }
+
+        unsafe fn word<'a>(lock: *mut c_void) -> &'a AtomicU64 {
+            // SAFETY: the arena's memory, zeroed and aligned.
+            unsafe { &*lock.cast() }
+        }
+
+        pub unsafe extern "C" fn lock(lock: *mut c_void) -> c_int {
+            // SAFETY: the caller's.
+            let word = unsafe { word(lock) };
+            loop {
+                let last = word.load(Relaxed);
+                if last & 1 == 0
+                    && last != me()
+                    && word
+                        .compare_exchange(last, me() | 1, Acquire, Relaxed)
+                        .is_ok()
+                {
+                    return 0;
+                }
+                yield_now();
+            }
+        }
+
+        pub unsafe extern "C" fn unlock(lock: *mut c_void) -> c_int {
+            // SAFETY: the caller's.
+            unsafe { word(lock) }.store(me(), Release);
+            0
+        }
+    }
+
+    #[test]
+    fn a_lock_that_changes_hands_each_time_shows_each_and_how_long_it_took() {
+        let mut lock = busted();
+        lock.ops.lock = alternating::lock;
+        lock.ops.unlock = alternating::unlock;
+        let plan = Plan {
+            work: Work::Each(2000),
+            ..plan(true)
+        };
+        let cell = cell(2, 1, 1000);
+        let arena = Arc::new(Arena::new(&cell, 40));
+        let round = round(&lock, &cell, &arena, &plan).expect("round");
+        assert_eq!(round.changed_hands, Some(2 * 2000 - 1));
+        assert!(round.handover_ns.expect("sampled") > 0.0);
+        let all = latency::decode(&round.handover_histogram.expect("sampled")).expect("valid");
+        assert!(!all.is_empty() && all.len() < 2 * 2000, "{}", all.len());
+    }
+
+    #[test]
+    fn our_own_locks_tell_their_futex_calls_and_others_do_not() {
+        assert!(autolock_shim::nodes::start());
+        let cell = cell(2, 1, 10);
+        let calls = |source: Source| {
+            let lock = source.open().expect("opens");
+            let arena = Arc::new(Arena::new(&cell, lock.size));
+            let round = round(&lock, &cell, &arena, &plan(false)).expect("round");
+            round.futex_calls
+        };
+        let mcs = Source::collection().find(|source| source.name == "mcs");
+        assert_eq!(calls(mcs.expect("in the collection")), Some(0), "it spins");
+        assert_eq!(calls(Source::glibc()), None);
+    }
+
+    #[test]
+    fn pinned_threads_share_the_cpus_in_turn() {
+        let cpus = cpus::allowed().expect("affinity");
+        let plan = Plan {
+            pin: Some(cpus[..1].into()),
+            ..plan(false)
+        };
+        let glibc = Source::glibc().open().expect("glibc");
+        let cell = cell(3, 1, 10);
+        let arena = Arc::new(Arena::new(&cell, 40));
+        assert!(round(&glibc, &cell, &arena, &plan).expect("round").ops() > 0);
+        let nowhere = Plan {
+            pin: Some([1023].into()),
+            ..plan
+        };
+        let error = round(&glibc, &cell, &arena, &nowhere).expect_err("no such CPU");
+        assert!(format!("{error:#}").contains("cannot pin"), "{error:#}");
     }
 
     #[test]

@@ -36,16 +36,35 @@ pub struct Machine {
     pub load_average: String,
     /// Variables that change what is measured.
     pub environment: BTreeMap<String, String>,
+    /// The CPUs that the run was kept on, as the kernel writes lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<String>,
+    /// Where our locks know from whether a holder runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_cpu: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     pub baseline: String,
+    /// 0 with fixed work.
     pub duration_s: f64,
+    /// Fixed work: operations of each thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iter: Option<u64>,
+    /// Fixed work: operations of all threads together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
     pub warm_up_s: f64,
     pub rounds: usize,
     pub latency: bool,
     pub single_threaded: bool,
+    /// Thread i on the i-th CPU.
+    #[serde(default)]
+    pub pin: bool,
+    /// How futex(2) calls were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub futex_calls: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,13 +99,29 @@ pub struct Round {
     pub round: usize,
     /// The place in that sequence, from 0.
     pub position: usize,
+    /// With fixed work, until the last thread was done.
     pub elapsed_s: f64,
     pub thread_ops: Vec<u64>,
+    /// With fixed work, how long each thread took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thread_s: Vec<f64>,
     pub latency: Option<Latency>,
     pub user_s: f64,
     pub system_s: f64,
     pub voluntary_switches: i64,
     pub involuntary_switches: i64,
+    /// Median time from one thread's unlock to the acquisition of another that was waiting by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover_ns: Option<f64>,
+    /// All that were sampled, encoded like `Latency::histogram`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover_histogram: Option<String>,
+    /// Acquisitions by another thread than the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_hands: Option<u64>,
+    /// Calls of futex(2), where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub futex_calls: Option<u64>,
 }
 
 impl fmt::Display for Cell {
@@ -108,9 +143,38 @@ impl Round {
         self.ops() as f64 / self.elapsed_s
     }
 
+    /// With fixed work, when the first thread was done.
+    pub fn first_s(&self) -> Option<f64> {
+        self.thread_s.iter().copied().min_by(f64::total_cmp)
+    }
+
+    /// What each thread got of the lock: operations, or with fixed work operations per second.
+    pub fn shares(&self) -> Vec<f64> {
+        let ops = self.thread_ops.iter().map(|&ops| ops as f64);
+        if self.thread_s.len() == self.thread_ops.len() && self.is_even() {
+            let rates = ops.zip(&self.thread_s);
+            return rates.map(|(ops, &s)| ops / s.max(1e-9)).collect();
+        }
+        ops.collect()
+    }
+
+    /// Whether all threads did the same, so that only their times tell them apart.
+    fn is_even(&self) -> bool {
+        self.thread_ops.windows(2).all(|pair| pair[0] == pair[1])
+    }
+
     /// `count` of something, per million operations.
     pub fn per_million(&self, count: f64) -> f64 {
         count * 1e6 / self.ops().max(1) as f64
+    }
+}
+
+impl CellRun {
+    /// A round's throughput over that of `base` in the same round: both ran within seconds. None for `base` itself.
+    pub fn ratio(&self, round: &Round, base: &str) -> Option<f64> {
+        let pair = |r: &&Round| r.lock == base && r.round == round.round;
+        let base = self.rounds.iter().find(pair)?;
+        (base.lock != round.lock).then(|| round.ops_per_s() / base.ops_per_s())
     }
 }
 
@@ -140,23 +204,29 @@ impl Run {
 pub mod tests {
     use super::*;
 
-    fn round(lock: &str, round: usize, ops: &[u64], p999_ns: f64, max_ns: f64) -> Round {
+    pub fn round(lock: &str, round: usize, ops: &[u64], p999_ns: f64, max_ns: f64) -> Round {
         Round {
             lock: lock.into(),
             round,
             position: usize::from(lock != "glibc"),
             elapsed_s: 2.0,
             thread_ops: ops.to_vec(),
+            thread_s: Vec::new(),
             latency: Some(Latency {
                 p50_ns: 50.0,
                 p99_ns: 900.0,
                 p999_ns,
                 max_ns,
+                histogram: None,
             }),
             user_s: 1.0,
             system_s: 0.5,
             voluntary_switches: 3,
             involuntary_switches: 4,
+            handover_ns: None,
+            handover_histogram: None,
+            changed_hands: None,
+            futex_calls: None,
         }
     }
 
@@ -186,14 +256,20 @@ pub mod tests {
                 commit: Some("0123456789ab".into()),
                 load_average: "0.00 0.00 0.00".into(),
                 environment: BTreeMap::from([("AUTOLOCK_BACKEND".into(), "user".into())]),
+                cpus: Some("0-1".into()),
+                on_cpu: Some("user".into()),
             },
             settings: Settings {
                 baseline: "glibc".into(),
                 duration_s: 2.0,
+                iter: None,
+                total: None,
                 warm_up_s: 0.1,
                 rounds: 3,
                 latency: true,
                 single_threaded: false,
+                pin: false,
+                futex_calls: Some("not counted".into()),
             },
             locks: ["glibc", "autolock"]
                 .map(|name| LockInfo {
@@ -250,6 +326,38 @@ pub mod tests {
             error.contains("not a run") && !error.contains('\n'),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_run_from_before_a_field_was_there_is_still_read() {
+        let folder = tempfile::tempdir().expect("scratch folder");
+        let path = folder.path().join("run.json");
+        let mut json = serde_json::to_value(sample()).expect("encode");
+        for (part, field) in [
+            ("machine", "cpus"),
+            ("machine", "on_cpu"),
+            ("settings", "pin"),
+            ("settings", "futex_calls"),
+        ] {
+            let removed = json[part].as_object_mut().expect("object").remove(field);
+            assert!(removed.is_some(), "{part}.{field}");
+        }
+        std::fs::write(&path, json.to_string()).expect("write");
+        let run = Run::read(&path).expect("read");
+        assert_eq!((run.machine.cpus, run.settings.pin), (None, false));
+        assert_eq!(run.cells, sample().cells);
+    }
+
+    #[test]
+    fn with_fixed_work_the_shares_are_rates() {
+        let mut round = round("glibc", 0, &[100, 100], 0.0, 0.0);
+        assert_eq!(round.shares(), [100.0, 100.0]);
+        round.thread_s = vec![2.0, 1.0];
+        assert_eq!(round.shares(), [50.0, 100.0]);
+        assert_eq!(round.first_s(), Some(1.0));
+        // Shared work: what differs is the operations.
+        round.thread_ops = vec![150, 50];
+        assert_eq!(round.shares(), [150.0, 50.0]);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use crate::latency::Latency;
 use crate::run::{Cell, CellRun, Round, Run};
 
 /// Jain's fairness index: 1 when all threads did the same, 1/n when one did everything.
-pub fn jain(shares: &[u64]) -> f64 {
-    let sum: f64 = shares.iter().map(|&x| x as f64).sum();
-    let squares: f64 = shares.iter().map(|&x| (x as f64).powi(2)).sum();
+pub fn jain(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|x| x.powi(2)).sum();
     if squares == 0.0 {
         return 1.0;
     }
@@ -62,6 +62,14 @@ pub struct Line {
     pub cpu_s: f64,
     pub voluntary: f64,
     pub involuntary: f64,
+    /// Where known.
+    pub futex_calls: Option<f64>,
+    /// In nanoseconds.
+    pub handover: Option<f64>,
+    /// The share of the acquisitions that changed hands.
+    pub changed_hands: Option<f64>,
+    /// With fixed work, when the first thread was done, as a share of the time.
+    pub first: Option<f64>,
 }
 
 /// One line per cell and lock, in the order of the run.
@@ -78,36 +86,29 @@ pub fn lines(run: &Run) -> Vec<Line> {
 fn line(cell: &CellRun, lock: &str, baseline: &str) -> Option<Line> {
     let rounds: Vec<&Round> = cell.rounds.iter().filter(|r| r.lock == lock).collect();
     let median = |f: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(|r| f(r)));
+    let known = |f: &dyn Fn(&Round) -> Option<f64>| {
+        Spread::of(rounds.iter().filter_map(|r| f(r))).map(|spread| spread.median)
+    };
     Some(Line {
         cell: cell.cell,
         lock: lock.into(),
         ops_per_s: median(&Round::ops_per_s)?,
         ratio: ratio(cell, lock, baseline),
-        jain: median(&|r| jain(&r.thread_ops))?,
+        jain: median(&|r| jain(&r.shares()))?,
         latency: latency(&rounds),
         cpu_s: median(&|r| r.per_million(r.user_s + r.system_s))?.median,
         voluntary: median(&|r| r.per_million(r.voluntary_switches as f64))?.median,
         involuntary: median(&|r| r.per_million(r.involuntary_switches as f64))?.median,
+        futex_calls: known(&|r| Some(r.per_million(r.futex_calls? as f64))),
+        handover: known(&|r| r.handover_ns),
+        changed_hands: known(&|r| Some(r.changed_hands? as f64 / r.ops().max(1) as f64)),
+        first: known(&|r| Some(r.first_s()? / r.elapsed_s)),
     })
 }
 
-/// Throughput over the baseline's, round by round: both ran within seconds.
 fn ratio(cell: &CellRun, lock: &str, baseline: &str) -> Option<Spread> {
-    if lock == baseline {
-        return None;
-    }
-    let of = |name: &str, round: usize| {
-        cell.rounds
-            .iter()
-            .find(|r| r.lock == name && r.round == round)
-            .map(Round::ops_per_s)
-    };
-    Spread::of(
-        cell.rounds
-            .iter()
-            .filter(|r| r.lock == lock)
-            .filter_map(|r| Some(r.ops_per_s() / of(baseline, r.round)?)),
-    )
+    let rounds = cell.rounds.iter().filter(|r| r.lock == lock);
+    Spread::of(rounds.filter_map(|r| cell.ratio(r, baseline)))
 }
 
 fn latency(rounds: &[&Round]) -> Option<LatencyLine> {
@@ -122,6 +123,39 @@ fn latency(rounds: &[&Round]) -> Option<LatencyLine> {
         max: max.median,
         worst: max.max,
     })
+}
+
+/// Where and how a run was made: names and values, in the order in which they are read.
+pub fn facts(run: &Run) -> Vec<(&'static str, String)> {
+    let (m, s) = (&run.machine, &run.settings);
+    let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
+    let work = match (s.iter, s.total) {
+        (Some(ops), _) => format!("{ops} operations of each thread"),
+        (None, Some(ops)) => format!("{ops} operations of all threads together"),
+        (None, None) => format!("{} s", s.duration_s),
+    };
+    let environment = m.environment.iter().map(|(k, v)| format!("{k}={v}"));
+    vec![
+        ("date", run.date.clone()),
+        ("command", run.command.join(" ")),
+        ("CPU", m.cpu.clone()),
+        ("cores", m.cores.to_string()),
+        ("CPUs", or_unknown(&m.cpus)),
+        ("TSC GHz", format!("{:.3}", m.tsc_ghz)),
+        ("Linux", m.kernel.clone()),
+        ("glibc", m.glibc.clone()),
+        ("rustc", or_unknown(&m.rustc)),
+        ("commit", or_unknown(&m.commit)),
+        ("load", m.load_average.clone()),
+        ("on-CPU source", or_unknown(&m.on_cpu)),
+        ("environment", environment.collect::<Vec<_>>().join(" ")),
+        ("baseline", s.baseline.clone()),
+        ("round", work),
+        ("rounds", s.rounds.to_string()),
+        ("single-threaded", s.single_threaded.to_string()),
+        ("pinned", s.pin.to_string()),
+        ("futex calls", or_unknown(&s.futex_calls)),
+    ]
 }
 
 /// Below this share of the baseline's throughput a cell is listed.
@@ -186,10 +220,10 @@ mod tests {
 
     #[test]
     fn jain_is_one_for_equals_and_one_nth_for_a_monopoly() {
-        assert_eq!(jain(&[5, 5, 5, 5]), 1.0);
-        assert_eq!(jain(&[8, 0, 0, 0]), 0.25);
-        assert!((jain(&[1, 3]) - 0.8).abs() < 1e-12);
-        assert_eq!(jain(&[0, 0]), 1.0);
+        assert_eq!(jain(&[5.0; 4]), 1.0);
+        assert_eq!(jain(&[8.0, 0.0, 0.0, 0.0]), 0.25);
+        assert!((jain(&[1.0, 3.0]) - 0.8).abs() < 1e-12);
+        assert_eq!(jain(&[0.0, 0.0]), 1.0);
     }
 
     #[test]

@@ -48,14 +48,28 @@ fn three_digits(value: f64) -> String {
 pub fn render(run: &Run) -> String {
     let m = &run.machine;
     let s = &run.settings;
+    let on = m.cpus.as_ref().map(|cpus| format!(" ({cpus})"));
+    let built = m.commit.as_ref().map(|c| format!(", driver {c}"));
+    let rustc = m.rustc.as_ref().map(|r| format!(", {r}"));
+    let work = match (s.iter, s.total) {
+        (Some(ops), _) => format!("{} operations of each thread", magnitude(ops as f64)),
+        (None, Some(ops)) => format!("{} operations in all", magnitude(ops as f64)),
+        (None, None) => format!("{} s", s.duration_s),
+    };
+    let on_cpu = m.on_cpu.as_ref().map(|o| format!("; on-CPU source: {o}"));
+    let futex = s.futex_calls.as_ref();
+    let futex = futex.map(|how| format!("; futex calls: {how}"));
     let mut text = format!(
-        "{}, {} cores, Linux {}, glibc {}, {}, load {}\n\
-         {}, {} cache lines; {} rounds of {} s, interleaved; medians over the rounds \
-         (min..max); ratio to {}, pair by pair\n\n",
+        "{}, {} cores{}, Linux {}, glibc {}{}{}, {}, load {}\n\
+         {}{}, {} cache lines; {} rounds of {work}, interleaved; medians over the rounds \
+         (min..max); ratio to {}, pair by pair{}{}\n\n",
         m.cpu,
         m.cores,
+        on.unwrap_or_default(),
         m.kernel,
         m.glibc,
+        rustc.unwrap_or_default(),
+        built.unwrap_or_default(),
         run.date,
         m.load_average,
         if s.single_threaded {
@@ -63,10 +77,12 @@ pub fn render(run: &Run) -> String {
         } else {
             "multi-threaded process"
         },
+        if s.pin { ", pinned" } else { "" },
         run.cells.first().map_or(0, |c| c.cell.lines),
         s.rounds,
-        s.duration_s,
         s.baseline,
+        on_cpu.unwrap_or_default(),
+        futex.unwrap_or_default(),
     );
     text.push_str(&table(run).to_string());
     text.push('\n');
@@ -74,21 +90,34 @@ pub fn render(run: &Run) -> String {
 }
 
 fn table(run: &Run) -> Table {
+    let all = lines(run);
+    let latency = run.settings.latency;
+    let handover = all.iter().any(|line| line.changed_hands.is_some());
+    let futex = all.iter().any(|line| line.futex_calls.is_some());
+    let first = all.iter().any(|line| line.first.is_some());
     let mut header = vec![
         "threads", "locks", "gap", "section", "lock", "ops/s", "ratio", "Jain",
     ];
-    if run.settings.latency {
+    header.extend(first.then_some("first done"));
+    if latency {
         header.extend(["p50", "p99", "p99.9", "max (worst)"]);
     }
+    if handover {
+        header.extend(["handover", "changed"]);
+    }
     header.extend(["CPU s/Mop", "vol/Mop", "invol/Mop"]);
+    header.extend(futex.then_some("futex/Mop"));
     let columns = header.len();
     let mut table = Table::new();
     table
         .load_preset(ASCII_MARKDOWN)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
-    for line in lines(run) {
+    for line in all {
         let ops = line.ops_per_s;
+        let percent = |share: Option<f64>| {
+            share.map_or_else(String::new, |s| format!("{} %", three_digits(s * 100.0)))
+        };
         let mut row = vec![
             line.cell.threads.to_string(),
             line.cell.locks.to_string(),
@@ -106,7 +135,8 @@ fn table(run: &Run) -> Table {
             }),
             format!("{:.3} ({:.2})", line.jain.median, line.jain.min),
         ];
-        if run.settings.latency {
+        row.extend(first.then(|| percent(line.first)));
+        if latency {
             row.extend(line.latency.map_or_else(
                 || vec![String::new(); 4],
                 |l| {
@@ -120,11 +150,16 @@ fn table(run: &Run) -> Table {
                 },
             ));
         }
+        if handover {
+            row.push(line.handover.map_or_else(String::new, nanoseconds));
+            row.push(percent(line.changed_hands));
+        }
         row.extend([
             significant(line.cpu_s),
             magnitude(line.voluntary),
             magnitude(line.involuntary),
         ]);
+        row.extend(futex.then(|| line.futex_calls.map_or_else(String::new, magnitude)));
         table.add_row(row);
     }
     for i in 0..columns {
@@ -139,10 +174,30 @@ fn table(run: &Run) -> Table {
     table
 }
 
-/// The cells that lose, one line each, or a line that says there are none.
-pub fn render_shortfalls(run: &Run) -> String {
+/// Breaks between words so that lines have at most `width` characters, where words allow.
+pub fn wrap(text: &str, width: usize) -> String {
+    let mut wrapped = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            wrapped.push_str("\n  ");
+            column = 2;
+        } else if column > 0 {
+            wrapped.push(' ');
+            column += 1;
+        }
+        wrapped.push_str(word);
+        column += length;
+    }
+    wrapped
+}
+
+/// The cells that lose, one line each, or a line that says there are none; of one lock or of all.
+pub fn render_shortfalls(run: &Run, only: Option<&str>) -> String {
     let base = &run.settings.baseline;
-    let found = shortfalls(run);
+    let mut found = shortfalls(run);
+    found.retain(|(line, _)| only.is_none_or(|name| line.lock == name));
     let mut text = format!(
         "worse than {base} (throughput below {LEAST_RATIO}, p99.9 above {MOST_P999}x, \
          worst maximum above): {}\n",
@@ -196,6 +251,13 @@ mod tests {
         assert_eq!(rows.len(), 2 + 4, "{text}");
         assert!(rows[3].contains("autolock") && rows[3].contains("2.000 (1.80..2.20)"));
         assert!(rows[2].contains("2.00 ms"), "{text}");
+        for fact in [
+            "2 cores (0-1)",
+            "driver 0123456789ab",
+            "on-CPU source: user",
+        ] {
+            assert!(text.contains(fact), "{text}");
+        }
         let json = serde_json::to_string(&sample()).expect("encode");
         let back: Run = serde_json::from_str(&json).expect("decode");
         assert_eq!(render(&back), text);
@@ -210,11 +272,22 @@ mod tests {
 
     #[test]
     fn the_losing_cell_is_listed_in_each_way_it_loses() {
-        let text = render_shortfalls(&sample());
+        let text = render_shortfalls(&sample(), None);
         assert_eq!(text.lines().count(), 1 + 3, "{text}");
         assert!(text.contains("autolock at threads 16"), "{text}");
         assert!(text.contains("throughput 0.900"), "{text}");
         assert!(text.contains("p99.9 11.0 us against 5.00 us"), "{text}");
         assert!(text.contains("max 3.00 ms against 2.00 ms"), "{text}");
+        assert_eq!(render_shortfalls(&sample(), Some("mcs")).lines().count(), 1);
+    }
+
+    #[test]
+    fn long_lines_break_between_words() {
+        assert_eq!(wrap("a bb ccc", 100), "a bb ccc");
+        assert_eq!(
+            wrap("known: a, bb, ccc, dddd", 11),
+            "known: a,\n  bb, ccc,\n  dddd"
+        );
+        assert_eq!(wrap("unbreakable", 3), "unbreakable");
     }
 }
