@@ -9,7 +9,7 @@ mod loom_model;
 
 use autolock_lock::{
     algorithm::Algorithm,
-    locks::{Mcs, Tas},
+    locks::{FlexGuard, Mcs, Mutexee, RseqAutolock, RseqNormlock, Tas, UScl},
 };
 use loom::{cell::UnsafeCell, sync::Arc, thread};
 use loom_model::Patient;
@@ -103,6 +103,11 @@ macro_rules! models {
 models! {
     two tas: Tas<Patient>;
     three mcs: Mcs<Patient>;
+    three mutexee: Mutexee<Patient>;
+    three u_scl: UScl<Patient>;
+    three flexguard: FlexGuard<Patient>;
+    two rseq_normlock: RseqNormlock<Patient>;
+    three rseq_autolock: RseqAutolock<Patient>;
 }
 
 /// Looks and then takes: two can have looked.
@@ -142,4 +147,70 @@ impl Algorithm for Busted {
 #[should_panic(expected = "Causality")]
 fn the_model_notices_a_busted_lock() {
     model::<Busted>(2, false, 3);
+}
+
+/// The lock on a kernel that wakes nobody.
+struct NeverWoken<A>(A);
+
+impl<A: Algorithm> Algorithm for NeverWoken<A> {
+    const INFO: autolock_lock::algorithm::Info = A::INFO;
+
+    fn new() -> Self {
+        loom_model::KERNEL
+            .drop_gate_wakes
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        Self(A::new())
+    }
+
+    fn lock(&self) {
+        self.0.lock();
+    }
+
+    fn try_lock(&self) -> bool {
+        self.0.try_lock()
+    }
+
+    unsafe fn unlock(&self) {
+        // SAFETY: as the caller says.
+        unsafe { self.0.unlock() }
+    }
+}
+
+/// Every lock that sleeps must be found asleep for ever when wakes get lost: its model reaches the sleep.
+const LOST_WAKES: &[(&str, fn())] = &[
+    ("mutexee", || {
+        model::<NeverWoken<Mutexee<Patient>>>(2, false, 2)
+    }),
+    ("u_scl", || model::<NeverWoken<UScl<Patient>>>(2, false, 2)),
+    ("flexguard", || {
+        model::<NeverWoken<FlexGuard<Patient>>>(2, false, 2)
+    }),
+    ("rseq_autolock", || {
+        model::<NeverWoken<RseqAutolock<Patient>>>(2, false, 2)
+    }),
+];
+
+const CHILD: &str = "LOOM_LOCKS_BROKEN";
+
+/// loom aborts the process when it finds a deadlock, so each runs in a process of its own.
+#[test]
+fn the_model_notices_lost_wakes() {
+    if let Ok(name) = std::env::var(CHILD) {
+        let (_, broken) = LOST_WAKES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .expect("a known lock");
+        broken();
+        return;
+    }
+    for (name, _) in LOST_WAKES {
+        let child = std::process::Command::new(std::env::current_exe().expect("this test's path"))
+            .args(["--exact", "the_model_notices_lost_wakes", "--nocapture"])
+            .env(CHILD, name)
+            .output()
+            .expect("this test starts");
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(!child.status.success(), "not noticed: {name}");
+        assert!(said.contains("deadlock"), "{name}: no deadlock in: {said}");
+    }
 }

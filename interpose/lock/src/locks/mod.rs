@@ -2,8 +2,13 @@
 //!
 //! A lock's header gives its source, the table of its word's states, its memory orderings and what it is bad at.
 
+mod bounded;
+mod flexguard;
 mod mcs;
+mod mutexee;
+mod rseq;
 mod tas;
+mod u_scl;
 
 use core::marker::PhantomData;
 
@@ -12,8 +17,12 @@ use crate::{
     platform::Platform,
 };
 
+pub use flexguard::FlexGuard;
 pub use mcs::Mcs;
+pub use mutexee::Mutexee;
+pub use rseq::{RseqAutolock, RseqNormlock};
 pub use tas::Tas;
+pub use u_scl::UScl;
 
 /// Every lock of the collection on the platform `P`.
 #[derive(Debug)]
@@ -21,7 +30,15 @@ pub struct Collection<P>(PhantomData<P>);
 
 impl<P: Platform> Collection<P> {
     /// In the order in which they are listed.
-    pub const ENTRIES: &'static [Entry] = &[entry::<Tas<P>>(), entry::<Mcs<P>>()];
+    pub const ENTRIES: &'static [Entry] = &[
+        entry::<Tas<P>>(),
+        entry::<Mcs<P>>(),
+        entry::<Mutexee<P>>(),
+        entry::<UScl<P>>(),
+        entry::<FlexGuard<P>>(),
+        entry::<RseqNormlock<P>>(),
+        entry::<RseqAutolock<P>>(),
+    ];
 }
 
 /// The lock of this name.
