@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cli` | the command line |
 //! | `lock` | the locks under test, behind function pointers |
+//! | `foreign` | locks of glibc, of the standard library and of crates, to compare with |
 //! | `workload` | the measured loop |
 //! | `round` | one round of it with one lock, and its checks |
 //! | `bench` | the grid and the interleaving of rounds |
@@ -17,6 +18,7 @@
 mod bench;
 mod cli;
 mod clock;
+mod foreign;
 mod latency;
 mod lock;
 mod machine;
