@@ -216,3 +216,12 @@ impl<P: Platform> FlexGuard<P> {
         }
     }
 }
+
+/// Who leaves, leaves for those too that have left before; without that waiters only wait longer, and no deadlock tells.
+#[cfg(loom)]
+impl<P> Drop for FlexGuard<P> {
+    fn drop(&mut self) {
+        let empty = self.tail.load(Relaxed).is_null();
+        assert!(empty || std::thread::panicking(), "the queue is left empty");
+    }
+}

@@ -286,3 +286,12 @@ impl<P: Platform> UScl<P> {
         P::give_node(node);
     }
 }
+
+/// The last candidate leaves no queue behind.
+#[cfg(loom)]
+impl<P> Drop for UScl<P> {
+    fn drop(&mut self) {
+        let empty = self.tail.load(Relaxed).is_null();
+        assert!(empty || std::thread::panicking(), "the queue is left empty");
+    }
+}
