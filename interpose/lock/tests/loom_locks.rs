@@ -15,7 +15,10 @@ use autolock_abi::sync::{
 };
 use autolock_lock::{
     algorithm::Algorithm,
-    locks::{Clh, ClhAutolock, Malthusian, Mcs, McsAutolock, McsStp, McsTp, Tas},
+    locks::{
+        Clh, ClhAutolock, FlexGuard, Malthusian, Mcs, McsAutolock, McsStp, McsTp, Mutexee,
+        RseqAutolock, RseqNormlock, Tas, UScl,
+    },
     node::{self, Node},
     platform::Platform,
 };
@@ -117,6 +120,11 @@ models! {
     three mcs_stp: McsStp<Patient>;
     three mcs_tp: McsTp<Patient>;
     three malthusian: Malthusian<Patient>;
+    three mutexee: Mutexee<Patient>;
+    three u_scl: UScl<Patient>;
+    three flexguard: FlexGuard<Patient>;
+    two rseq_normlock: RseqNormlock<Patient>;
+    three rseq_autolock: RseqAutolock<Patient>;
 }
 
 /// Looks and then takes: two can have looked.
@@ -298,6 +306,18 @@ const BROKEN: &[(&str, &str, fn())] = &[
     }),
     ("a skipped waiter is told too early", "deadlock", || {
         model::<Skipper<true>>(3, false, 2);
+    }),
+    ("mutexee without wakes", "deadlock", || {
+        model::<Forgetful<Mutexee<Patient>>>(2, false, 2);
+    }),
+    ("u_scl without wakes", "deadlock", || {
+        model::<Forgetful<UScl<Patient>>>(2, false, 2);
+    }),
+    ("flexguard without wakes", "deadlock", || {
+        model::<Forgetful<FlexGuard<Patient>>>(2, false, 2);
+    }),
+    ("rseq_autolock without wakes", "deadlock", || {
+        model::<Forgetful<RseqAutolock<Patient>>>(2, false, 2);
     }),
 ];
 

@@ -4,6 +4,7 @@
 //! export the pthread functions (glibc, libautolock.so, any other) and from the collection in `autolock_lock::locks`. All are called
 //! through such pointers, so all pay the same for the call. Libraries are opened once and stay open until the process ends.
 
+use crate::foreign;
 use crate::futex::Counting;
 use anyhow::{Result, anyhow, bail, ensure};
 use autolock_lock::algorithm::{Call, Entry, Info, Init, Operations, Order, Waiting};
@@ -57,7 +58,7 @@ pub struct Source {
 pub enum Origin {
     /// A library that exports the pthread functions.
     Library(PathBuf),
-    /// The collection.
+    /// The collection, or a lock of others in the driver.
     Entry(&'static Entry),
 }
 
@@ -79,9 +80,12 @@ impl Source {
         Source::library_named(GLIBC, GLIBC_SONAME)
     }
 
-    /// The locks of the collection.
+    /// The locks that the driver has in itself: others' and those of the collection.
     pub fn collection() -> impl Iterator<Item = Source> {
-        Collection::<Counting>::ENTRIES.iter().map(|entry| Source {
+        let all = foreign::ENTRIES
+            .iter()
+            .chain(Collection::<Counting>::ENTRIES);
+        all.map(|entry| Source {
             name: entry.info.name.into(),
             origin: Origin::Entry(entry),
         })

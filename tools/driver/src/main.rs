@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cli`, `parse` | the command line, and its small languages |
 //! | `lock`, `select`, `list` | the locks under test, behind function pointers; which of them; what they are |
+//! | `foreign` | locks of glibc, of the standard library and of crates, to compare with |
 //! | `workload` | the measured loop |
 //! | `round` | one round of it with one lock, and its checks |
 //! | `bench` | the grid and the interleaving of rounds |
@@ -22,6 +23,7 @@ mod cli;
 mod clock;
 mod cpus;
 mod export;
+mod foreign;
 mod futex;
 mod latency;
 mod list;

@@ -2,15 +2,20 @@
 //!
 //! A lock's header gives its source, the table of its word's states, its memory orderings and what it is bad at.
 
+mod bounded;
 mod clh;
 mod clh_autolock;
+mod flexguard;
 mod malthusian;
 mod mcs;
 mod mcs_autolock;
 mod mcs_stp;
 mod mcs_tp;
+mod mutexee;
 mod queue;
+mod rseq;
 mod tas;
+mod u_scl;
 
 use core::marker::PhantomData;
 
@@ -21,12 +26,16 @@ use crate::{
 
 pub use clh::Clh;
 pub use clh_autolock::ClhAutolock;
+pub use flexguard::FlexGuard;
 pub use malthusian::Malthusian;
 pub use mcs::Mcs;
 pub use mcs_autolock::McsAutolock;
 pub use mcs_stp::McsStp;
 pub use mcs_tp::McsTp;
+pub use mutexee::Mutexee;
+pub use rseq::{RseqAutolock, RseqNormlock};
 pub use tas::Tas;
+pub use u_scl::UScl;
 
 /// Every lock of the collection on the platform `P`.
 #[derive(Debug)]
@@ -45,6 +54,11 @@ impl<P: Platform> Collection<P> {
         entry::<McsStp<P>>(),
         entry::<McsTp<P>>(),
         entry::<Malthusian<P>>(),
+        entry::<Mutexee<P>>(),
+        entry::<UScl<P>>(),
+        entry::<FlexGuard<P>>(),
+        entry::<RseqNormlock<P>>(),
+        entry::<RseqAutolock<P>>(),
     ];
 }
 
