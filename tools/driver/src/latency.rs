@@ -5,7 +5,10 @@
 
 use crate::clock::Clock;
 use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
 /// Linear steps per power of two: a bucket is at most 1/64 of its value wide.
@@ -69,6 +72,29 @@ pub struct Latency {
     pub p999_ns: f64,
     /// Exact, not a bucket's edge.
     pub max_ns: f64,
+    /// All of them, in nanoseconds: HdrHistogram's V2 encoding, deflated, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub histogram: Option<String>,
+}
+
+/// The recorders' buckets are 1/64 wide: more digits would encode nothing.
+const ENCODED_DIGITS: u8 = 2;
+
+fn encode(histogram: &Histogram<u64>) -> Result<String> {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(histogram, &mut bytes)
+        .context("cannot encode a latency histogram")?;
+    Ok(STANDARD.encode(bytes))
+}
+
+/// The histogram of `Latency::histogram`, in nanoseconds.
+pub fn decode(histogram: &str) -> Result<Histogram<u64>> {
+    let broken = "a latency histogram of this run is damaged";
+    let bytes = STANDARD.decode(histogram).context(broken)?;
+    Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .context(broken)
 }
 
 /// Merges the threads' recorders.
@@ -77,6 +103,8 @@ pub fn summarise<'a>(
     clock: Clock,
 ) -> Result<Latency> {
     let mut merged = Histogram::<u64>::new(3).context("cannot set up the latency histogram")?;
+    let mut in_ns =
+        Histogram::<u64>::new(ENCODED_DIGITS).context("cannot set up the latency histogram")?;
     let mut max = 0;
     for thread in threads {
         max = max.max(thread.max);
@@ -84,6 +112,9 @@ pub fn summarise<'a>(
             if count > 0 {
                 merged
                     .record_n(value(i), count)
+                    .context("a latency does not fit the histogram")?;
+                in_ns
+                    .record_n(clock.ns(value(i)).round() as u64, count)
                     .context("a latency does not fit the histogram")?;
             }
         }
@@ -95,6 +126,7 @@ pub fn summarise<'a>(
         p99_ns: at(0.99),
         p999_ns: at(0.999),
         max_ns: clock.ns(max),
+        histogram: Some(encode(&in_ns)?),
     })
 }
 
@@ -137,5 +169,20 @@ mod tests {
         assert!(near(l.p99_ns, 100), "{l:?}");
         assert!(near(l.p999_ns, 10_000), "{l:?}");
         assert_eq!(l.max_ns, clock.ns(1_234_567));
+    }
+
+    #[test]
+    fn the_encoded_histogram_reads_back_in_nanoseconds() {
+        let clock = Clock::calibrate();
+        let mut recorder = Recorder::new();
+        (0..99).for_each(|_| recorder.record(10_000));
+        recorder.record(1_000_000);
+        let l = summarise([&recorder], clock).expect("summary");
+        let back = decode(&l.histogram.expect("encoded")).expect("decoded");
+        assert_eq!(back.len(), 100);
+        let near = |ns: u64, cycles| (ns as f64 / clock.ns(cycles) - 1.0).abs() < 0.02;
+        assert!(near(back.value_at_quantile(0.5), 10_000));
+        assert!(near(back.max(), 1_000_000));
+        assert!(decode("no histogram").is_err());
     }
 }

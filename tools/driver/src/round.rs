@@ -68,6 +68,8 @@ pub fn round(lock: &Lock, cell: &Cell, arena: &Arc<Arena>, plan: &Plan) -> Resul
         system_s: after.system_s - before.system_s,
         voluntary_switches: after.voluntary - before.voluntary,
         involuntary_switches: after.involuntary - before.involuntary,
+        handover_ns: None,
+        futex_calls: None,
     })
 }
 

@@ -87,6 +87,11 @@ pub struct Round {
     pub system_s: f64,
     pub voluntary_switches: i64,
     pub involuntary_switches: i64,
+    /// Median time from one thread's unlock to the next thread's acquisition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover_ns: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub futex_calls: Option<u64>,
 }
 
 impl fmt::Display for Cell {
@@ -152,11 +157,14 @@ pub mod tests {
                 p99_ns: 900.0,
                 p999_ns,
                 max_ns,
+                histogram: None,
             }),
             user_s: 1.0,
             system_s: 0.5,
             voluntary_switches: 3,
             involuntary_switches: 4,
+            handover_ns: None,
+            futex_calls: None,
         }
     }
 
