@@ -2,7 +2,8 @@
 //! and named libraries. Decides nothing and measures nothing.
 
 use crate::lock::{AUTOLOCK, GLIBC, Source};
-use clap::Parser;
+use crate::plot::Plot;
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,13 +17,17 @@ Examples:
                                                  the same in a multi-threaded process
   driver --bench --lock old=/tmp/libautolock.so  a third lock beside the two
   driver --summary run.json                      the table again, and the cells that lose
+  driver plot run.json                           a page and SVG files in run-plots/
+  driver plot run.json --against old.json        two runs on one page
 
 Exit codes: 0 measured; 1 a lock is broken or hung, or a file failed; 2 wrong usage.";
 
 /// Compares mutexes with glibc's, side by side in one process.
 #[derive(Parser, Debug)]
-#[command(version, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Measure: every lock in turn in every round, pair by pair
     #[arg(long)]
     pub bench: bool,
@@ -88,6 +93,11 @@ pub struct Cli {
     /// Show progress on a terminal
     #[arg(long)]
     pub progress: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Plot(Plot),
 }
 
 /// `10ns`, `1us`, `1.5s`; a bare `0` is fine, a bare other number is not.

@@ -10,6 +10,7 @@
 //! | `clock`, `latency`, `usage` | time, latencies, CPU time |
 //! | `run` | a run as data, JSON |
 //! | `summary`, `table` | from raw rounds to figures, and to text |
+//! | `plot` | `driver plot`: a run as figures and a page |
 //! | `machine` | where a run was made |
 //!
 //! No thread is started outside `round`, so that `--single-threaded` is true.
@@ -20,6 +21,7 @@ mod clock;
 mod latency;
 mod lock;
 mod machine;
+mod plot;
 mod round;
 mod run;
 mod summary;
@@ -66,7 +68,9 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let text = error.to_string();
-            let line = text.lines().next().unwrap_or("wrong usage");
+            // What is wrong stands above the first blank line, sometimes on several.
+            let said = text.lines().map(str::trim).take_while(|l| !l.is_empty());
+            let line = said.collect::<Vec<_>>().join(" ");
             return fail(line.trim_start_matches("error: "), USAGE);
         }
     };
@@ -89,16 +93,20 @@ fn fail(line: &str, code: u8) -> ExitCode {
 enum Job<'a> {
     List(Vec<Source>),
     Summary(&'a Path),
+    Plot(&'a plot::Plot),
     /// And the file for its JSON.
     Bench(bench::Request, Option<&'a Path>),
 }
 
 fn prepare(cli: &Cli) -> Result<Job<'_>, Usage> {
     let job = || -> Result<Job> {
+        if let Some(cli::Command::Plot(plot)) = &cli.command {
+            return Ok(Job::Plot(plot));
+        }
         let wanted = [cli.bench, cli.list, cli.summary.is_some()];
         ensure!(
             wanted.iter().filter(|&&w| w).count() == 1,
-            "say one of --bench, --list or --summary RUN.json; see --help"
+            "say one of --bench, --list, --summary RUN.json or plot RUN.json; see --help"
         );
         if let Some(path) = &cli.summary {
             return Ok(Job::Summary(path));
@@ -170,6 +178,7 @@ impl Job<'_> {
                 let (table, shortfalls) = (table::render(&run), table::render_shortfalls(&run));
                 say(&format!("{table}\n{shortfalls}"))
             }
+            Job::Plot(plot) => say(&plot.perform()?),
             Job::Bench(request, json) => {
                 let run = bench::bench(&request, |run| match json {
                     Some(path) => run.write(path),
