@@ -63,12 +63,12 @@ impl Axis {
     }
 
     /// Whatever is measured. From 0 if the values are of one magnitude, else logarithmic
-    /// over the positive ones, but for those below the greatest by more than `reach`: they
-    /// and the zeros are at the edge, which says so.
+    /// over the positive ones. Zeros, and what is below `floor`, stand at the edge then,
+    /// which says so.
     pub fn values(
         title: &str,
         label: fn(f64) -> String,
-        reach: f64,
+        floor: f64,
         values: impl Iterator<Item = f64>,
     ) -> Axis {
         let values: Vec<f64> = values.filter(|v| v.is_finite()).collect();
@@ -81,7 +81,7 @@ impl Axis {
         if most / all <= LINEAR_UP_TO {
             return Axis::linear(title, label, most);
         }
-        let least = all.max(most / reach);
+        let least = all.max(floor);
         let mut axis = Axis::logarithmic(title, label, least, most);
         let edge = if least > all {
             Some(format!("< {}", label(least)))
@@ -91,8 +91,10 @@ impl Axis {
         };
         if let Some(label) = edge {
             // Clear of the lowest value that does have a place.
-            let at = axis.range.0 - (axis.range.1 - axis.range.0) * 0.08;
+            let width = axis.range.1 - axis.range.0;
+            let at = axis.range.0 - width * 0.08;
             axis.range.0 = at;
+            axis.ticks.retain(|tick| tick.at > at + width * 0.06);
             axis.ticks.insert(0, Tick { at, label });
         }
         axis
@@ -260,7 +262,7 @@ mod tests {
 
     #[test]
     fn values_of_one_magnitude_start_at_zero() {
-        let axis = Axis::values("x", plain, 1e9, [3.0, 9.2].into_iter());
+        let axis = Axis::values("x", plain, 0.0, [3.0, 9.2].into_iter());
         assert_eq!(labels(&axis), ["0", "2", "4", "6", "8", "10"]);
         assert_eq!(axis.range.0, 0.0);
         assert!(axis.range.1 >= 9.2);
@@ -268,7 +270,7 @@ mod tests {
 
     #[test]
     fn values_of_many_magnitudes_get_a_logarithm_and_say_so() {
-        let axis = Axis::values("x", plain, 1e9, [1.0, 1e4].into_iter());
+        let axis = Axis::values("x", plain, 0.0, [1.0, 1e4].into_iter());
         assert_eq!(labels(&axis), ["1", "10", "100", "1000", "10000"]);
         assert!(axis.title.contains("log"));
         assert_eq!(axis.place(100.0), 2.0);
@@ -279,20 +281,20 @@ mod tests {
 
     #[test]
     fn zeros_and_what_is_out_of_reach_stand_at_a_labelled_edge() {
-        let axis = Axis::values("x", plain, 1e9, [0.0, 1.0, 1e4].into_iter());
+        let axis = Axis::values("x", plain, 0.0, [0.0, 1.0, 1e4].into_iter());
         assert_eq!(axis.label(axis.place(0.0)), "0");
         assert!(axis.place(1.0) > axis.place(0.0));
-        let axis = Axis::values("x", plain, 100.0, [0.001, 2.0, 100.0].into_iter());
+        let axis = Axis::values("x", plain, 1.0, [0.001, 2.0, 100.0].into_iter());
         assert_eq!(axis.label(axis.place(0.001)), "< 1");
         assert!(axis.place(2.0) > axis.place(0.001));
-        let axis = Axis::values("x", plain, 100.0, [2.0, 100.0].into_iter());
+        let axis = Axis::values("x", plain, 1.0, [2.0, 100.0].into_iter());
         assert_eq!(axis.label(axis.range.0), "", "nothing stands there");
     }
 
     #[test]
     fn an_axis_of_no_values_or_equal_ones_still_has_a_width() {
         for values in [vec![], vec![0.0], vec![7.0, 7.0]] {
-            let axis = Axis::values("x", plain, 1e9, values.iter().copied());
+            let axis = Axis::values("x", plain, 0.0, values.iter().copied());
             assert!(axis.range.1 > axis.range.0, "{values:?}: {axis:?}");
             assert!(axis.ticks.len() >= 2, "{values:?}: {axis:?}");
         }

@@ -30,7 +30,7 @@ pub fn differences(run: &Run, against: &Run) -> Vec<Difference> {
     let found = [
         ("processor", true, a.cpu != b.cpu),
         ("number of cores", true, a.cores != b.cores),
-        ("TSC frequency", true, !(ghz < 0.01)),
+        ("TSC frequency", true, ghz > 0.01),
         ("kernel", true, a.kernel != b.kernel),
         ("glibc", true, a.glibc != b.glibc),
         ("baseline", false, s.baseline != t.baseline),
@@ -93,6 +93,9 @@ pub fn head(run: &Run, against: &Run, names: [&str; 2]) -> Markup {
                 " ratios to the baseline of the same run can, with care."
             }
         }
+        @if !run.cells.iter().any(|cell| partner(cell, against).is_some()) {
+            div class="alarm" role="alert" { strong { "No cell is in both runs." } }
+        }
         @if !other.is_empty() { p class="note" { "Also different: " (other) "." } }
         div class="scroll" {
             table class="facts" {
@@ -120,7 +123,7 @@ fn partner<'a>(cell: &CellRun, against: &'a Run) -> Option<&'a CellRun> {
 pub fn sheet(subject: &Subject) -> Sheet {
     let (run, against) = (subject.runs[0], subject.runs[1]);
     let mut columns: Vec<String> = ["cell", "lock", "threads"].map(String::from).into();
-    for measure in ["ratio", "ops/s", "Jain", "p50", "p99", "p99.9", "p100"] {
+    for measure in ["ratio", "ops/s", "Jain", "p50", "p99", "p99.9", "max"] {
         columns.extend([
             measure.into(),
             format!("{measure} other"),
@@ -173,8 +176,9 @@ pub fn unmatched(run: &Run, against: &Run) -> String {
     let count = |a: &Run, b: &Run| a.cells.iter().filter(|c| partner(c, b).is_none()).count();
     match (count(run, against), count(against, run)) {
         (0, 0) => "Both runs have the same cells.".into(),
+        (a, _) if a == run.cells.len() => "No cell is in both runs: nothing to compare.".into(),
         (a, b) => format!(
-            "{a} cells are in the first run alone, {b} in the second alone: in the figures, not in the table."
+            "Cells in the first run alone: {a}, in the second alone: {b}; in the figures, not in the table."
         ),
     }
 }
@@ -253,11 +257,15 @@ mod tests {
     fn cells_that_only_one_run_has_are_counted() {
         let mut other = sample();
         other.cells[1].cell.threads = 32;
-        other.cells.remove(0);
         let text = unmatched(&sample(), &other);
         assert!(
-            text.starts_with("2 cells") && text.contains("1 in the second"),
+            text.contains("first run alone: 1, in the second alone: 1"),
             "{text}"
         );
+        other.cells.remove(0);
+        let text = unmatched(&sample(), &other);
+        assert!(text.starts_with("No cell is in both"), "{text}");
+        let text = head(&sample(), &other, ["a", "b"]).into_string();
+        assert!(text.contains("No cell is in both"), "{text}");
     }
 }

@@ -190,17 +190,17 @@ fn find(subject: &Subject, group: &Group, side: usize, of: Of) -> Vec<Found> {
     found
 }
 
-/// Ratios so far below the best are all the same: room for those that compete.
-const REACH: f64 = 50.0;
+/// Ratios below this are all as bad: room for those that compete.
+const LEAST_RATIO: f64 = 0.1;
 
 fn values(measure: &Measure, found: &[Found]) -> Axis {
     let all = found.iter().flat_map(|f| [f.spread.min, f.spread.max]);
     match measure.range {
-        Range::Free => Axis::values(measure.axis, measure.label, f64::INFINITY, all),
+        Range::Free => Axis::values(measure.axis, measure.label, 0.0, all),
         Range::Share => Axis::linear(measure.axis, measure.label, 1.0),
         Range::AroundOne => {
             let all = all.chain([1.0, 1.15]);
-            Axis::values(measure.axis, measure.label, REACH, all)
+            Axis::values(measure.axis, measure.label, LEAST_RATIO, all)
         }
     }
 }

@@ -104,11 +104,7 @@ impl Page<'_> {
                     button type="button" data-tool=(tool) title=(title) { (text) }
                 }
             }
-            p class="hint" {
-                (locks.len()) " locks"
-                @if grey > 0 { ", " (grey) " of them in grey" }
-                ". Click: colour or grey. Point: stand out."
-            }
+            p class="hint" { (locks.len()) " locks. Click: colour or grey. Point: stand out." }
             @for (family, members) in look::families(locks) {
                 fieldset {
                     @if members.len() < locks.len() {
