@@ -2,8 +2,9 @@
 
 use crate::lock::{AUTOLOCK, GLIBC, Source};
 use crate::parse::{self, Counts, Cpus, Extra};
+use crate::plot::Plot;
 use crate::select::Choice;
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ Examples:
                                                  the same in a multi-threaded process
   driver --bench --lock old=/tmp/libautolock.so  one more lock beside the two
   driver --summary run.json --champion autolock  the table again, the cells that lose, and who beats autolock
+  driver plot run.json                           a page and SVG files in run-plots/
+  driver plot run.json --against old.json        two runs on one page
 
 Lists: 1,2,4; 1-8 all of them; 2-16:2 every second; 1..16 doubling (1,2,4,8,16).
 Fixed work with locks that spin in a queue takes very long once there are more threads than CPUs: prefer --duration.
@@ -31,9 +34,11 @@ Exit codes: 0 measured; 1 a lock is broken or hung, or a file failed; 2 wrong us
 
 /// Compares locks with glibc's mutex, side by side in one process.
 #[derive(Parser, Debug)]
-#[command(version, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 #[command(group = ArgGroup::new("work").multiple(false))]
 pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Locks by name, matched like file names: mcs, 'futex_*', '{tas,ticket}' [--bench: glibc and autolock if none]
     #[arg(value_name = "PATTERN")]
     pub patterns: Vec<String>,
@@ -136,6 +141,11 @@ pub struct Cli {
     /// Show progress even if stderr is no terminal: a line for each cell
     #[arg(long, help_heading = "The output")]
     pub progress: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Plot(Plot),
 }
 
 /// How futex(2) calls are counted.

@@ -84,7 +84,7 @@ pub struct Latency {
 /// The recorders' buckets are 1/64 wide: more digits would encode nothing.
 const ENCODED_DIGITS: u8 = 2;
 
-fn encode(histogram: &Histogram<u64>) -> Result<String> {
+pub fn encode(histogram: &Histogram<u64>) -> Result<String> {
     let mut bytes = Vec::new();
     V2DeflateSerializer::new()
         .serialize(histogram, &mut bytes)

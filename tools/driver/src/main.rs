@@ -13,6 +13,7 @@
 //! | `run` | a run as data, JSON |
 //! | `summary`, `champion` | from raw rounds to figures; which locks beat one |
 //! | `table`, `export` | figures as text and as CSV |
+//! | `plot` | `driver plot`: a run as figures and a page |
 //! | `machine` | where a run was made |
 //!
 //! No thread is started outside `round`, so that `--single-threaded` is true.
@@ -30,6 +31,7 @@ mod list;
 mod lock;
 mod machine;
 mod parse;
+mod plot;
 mod round;
 mod run;
 mod select;
@@ -90,6 +92,9 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Other(error)) if error.is::<plot::NoSuchLock>() => {
+            fail(&error.to_string(), USAGE)
+        }
         Err(Failure::Usage(error)) => fail(&format!("{error:#}"), USAGE),
         Err(Failure::Other(error)) => fail(&format!("{error:#}"), 1),
     }
@@ -111,15 +116,19 @@ enum Job<'a> {
     List(Vec<Source>, list::Form),
     /// The file, the lock to judge, whether as CSV.
     Summary(&'a Path, Option<&'a str>, bool),
+    Plot(&'a plot::Plot),
     /// And the file for its JSON, and whether stdout gets CSV.
-    Bench(bench::Request, Option<&'a Path>, bool),
+    Bench(Box<bench::Request>, Option<&'a Path>, bool),
 }
 
 fn prepare(cli: &Cli) -> Result<Job<'_>> {
+    if let Some(cli::Command::Plot(plot)) = &cli.command {
+        return Ok(Job::Plot(plot));
+    }
     let wanted = [cli.bench, cli.list, cli.summary.is_some()];
     ensure!(
         wanted.iter().filter(|&&w| w).count() == 1,
-        "say one of --bench, --list or --summary RUN.json; see --help"
+        "say one of --bench, --list, --summary RUN.json or plot RUN.json; see --help"
     );
     if let Some(path) = &cli.summary {
         ensure!(
@@ -140,7 +149,7 @@ fn prepare(cli: &Cli) -> Result<Job<'_>> {
         return Ok(Job::List(cli.choice().of(&known, &all)?, form));
     }
     Ok(Job::Bench(
-        request(cli, &known)?,
+        Box::new(request(cli, &known)?),
         cli.json.as_deref(),
         cli.csv,
     ))
@@ -222,6 +231,7 @@ impl Job<'_> {
         match self {
             Job::List(locks, form) => list::render(&locks, form).and_then(|text| say(&text)),
             Job::Summary(path, champion, csv) => return summarise(path, champion, csv),
+            Job::Plot(plot) => plot.perform().and_then(|text| say(&text)),
             Job::Bench(request, json, csv) => measure(&request, json, csv),
         }
         .map_err(Failure::Other)

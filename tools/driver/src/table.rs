@@ -17,7 +17,7 @@ pub fn magnitude(value: f64) -> String {
 }
 
 /// Three significant digits however small: `0.00654`.
-fn significant(value: f64) -> String {
+pub fn significant(value: f64) -> String {
     let digits = match value.abs() {
         v if v > 0.0 && v < 1.0 => (2 - v.log10().floor() as i32).min(9) as usize,
         _ => return three_digits(value),

@@ -41,6 +41,9 @@ fn wrong_usage_is_one_line_and_exit_2() {
         &["--bench", "--lib", "/nowhere/libautolock.so"],
         &["--bench", "--single-threaded", "--threads", "2"],
         &["--bench", "--lock", "a=/a.so", "--lock", "a=/b.so"],
+        &["plot"],
+        &["plot", "a.json", "b.json"],
+        &["--bench", "plot", "a.json"],
     ] {
         let output = driver(args);
         let error = text(&output.stderr);
@@ -54,6 +57,7 @@ fn wrong_usage_is_one_line_and_exit_2() {
 fn a_file_that_cannot_be_read_or_written_is_one_line_and_exit_1() {
     for args in [
         &["--summary", "/nowhere/run.json"][..],
+        &["plot", "/nowhere/run.json"],
         &[
             "--bench",
             "glibc",
@@ -304,4 +308,50 @@ fn a_committed_run_of_the_past_is_still_read() {
     let summary = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(summary.contains("value 2 to 8 of 9"), "{summary}");
+}
+
+#[test]
+fn a_run_is_plotted_beside_its_json_and_against_another() {
+    let folder = tempfile::tempdir().expect("scratch folder");
+    let json = folder.path().join("run.json");
+    let other = folder.path().join("other.json");
+    bench(&json, &["--threads", "1,2"]);
+    bench(&other, &["--threads", "1,2"]);
+    let (json, other) = (
+        json.to_str().expect("UTF-8"),
+        other.to_str().expect("UTF-8"),
+    );
+    for (args, made) in [
+        (&["plot", json][..], "run-plots"),
+        (
+            &["plot", json, "--against", other],
+            "run-against-other-plots",
+        ),
+    ] {
+        let output = driver(args);
+        let said = text(&output.stdout);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let page = folder.path().join(made).join("index.html");
+        assert!(said.contains(page.to_str().expect("UTF-8")), "{said}");
+        let page = std::fs::read_to_string(page).expect("the page");
+        assert!(page.contains("glibc") && page.contains("</html>"));
+        // This driver's runs have histograms.
+        assert!(page.contains("all rounds together"));
+        let files = std::fs::read_dir(folder.path().join(made)).expect("the folder");
+        let svg = files.filter(|f| {
+            let path = f.as_ref().expect("entry").path();
+            path.extension().is_some_and(|e| e == "svg")
+        });
+        assert!(svg.count() >= 6);
+    }
+    let blocked = folder.path().join("run.json").join("plots");
+    let output = driver(&["plot", json, "--out", blocked.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(
+        error.contains("cannot make the folder") && error.lines().count() == 1,
+        "{error}"
+    );
+    let output = driver(&["plot", json, "--highlight", "nobody"]);
+    assert_eq!(output.status.code(), Some(2));
 }
