@@ -110,7 +110,7 @@ mod tests {
     fn a_row_for_each_round_below_the_facts() {
         let text = csv(&sample()).expect("text");
         let (facts, rows): (Vec<_>, Vec<_>) = text.lines().partition(|l| l.starts_with("# "));
-        assert!(facts.iter().any(|l| *l == "# Linux: 6.12"), "{text}");
+        assert!(facts.contains(&"# Linux: 6.12"), "{text}");
         assert_eq!(rows.len(), 1 + 6 + 2, "{text}");
         assert_eq!(rows[0], HEADER.join(","));
         let mut reader = ::csv::ReaderBuilder::new()

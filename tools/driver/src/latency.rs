@@ -93,6 +93,7 @@ fn encode(histogram: &Histogram<u64>) -> Result<String> {
 }
 
 /// The histogram of `Latency::histogram`, in nanoseconds.
+#[cfg_attr(not(test), allow(dead_code))]
 pub fn decode(histogram: &str) -> Result<Histogram<u64>> {
     let broken = "a latency histogram of this run is damaged";
     let bytes = STANDARD.decode(histogram).context(broken)?;

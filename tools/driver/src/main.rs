@@ -6,7 +6,7 @@
 //! | `lock`, `select`, `list` | the locks under test, behind function pointers; which of them; what they are |
 //! | `foreign` | locks of glibc, of the standard library and of crates, to compare with |
 //! | `workload` | the measured loop |
-//! | `round` | one round of it with one lock, and its checks |
+//! | `round`, `threads` | one round of it with one lock, and its checks; its threads |
 //! | `bench` | the grid and the interleaving of rounds |
 //! | `clock`, `latency`, `usage`, `futex` | time, latencies, CPU time, system calls |
 //! | `cpus` | where the threads run |
@@ -15,7 +15,7 @@
 //! | `table`, `export` | figures as text and as CSV |
 //! | `machine` | where a run was made |
 //!
-//! No thread is started outside `round`, so that `--single-threaded` is true.
+//! No thread is started outside `threads`, so that `--single-threaded` is true.
 
 mod bench;
 mod champion;
@@ -35,6 +35,7 @@ mod run;
 mod select;
 mod summary;
 mod table;
+mod threads;
 mod usage;
 mod workload;
 
@@ -112,7 +113,7 @@ enum Job<'a> {
     /// The file, the lock to judge, whether as CSV.
     Summary(&'a Path, Option<&'a str>, bool),
     /// And the file for its JSON, and whether stdout gets CSV.
-    Bench(bench::Request, Option<&'a Path>, bool),
+    Bench(Box<bench::Request>, Option<&'a Path>, bool),
 }
 
 fn prepare(cli: &Cli) -> Result<Job<'_>> {
@@ -140,7 +141,7 @@ fn prepare(cli: &Cli) -> Result<Job<'_>> {
         return Ok(Job::List(cli.choice().of(&known, &all)?, form));
     }
     Ok(Job::Bench(
-        request(cli, &known)?,
+        Box::new(request(cli, &known)?),
         cli.json.as_deref(),
         cli.csv,
     ))
