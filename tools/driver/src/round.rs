@@ -155,6 +155,9 @@ mod tests {
             let round = round(&glibc, &cell, &arena, &plan(true)).expect("round");
             assert_eq!(round.thread_ops.len(), threads);
             assert!(round.ops() > 0 && round.elapsed_s > 0.0, "{round:?}");
+            // Each thread's last operation ended after the round and does not count.
+            let late = arena.progress() - round.ops();
+            assert!((1..=threads as u64).contains(&late), "{late} of {threads}");
             let latency = round.latency.expect("asked for");
             assert!(latency.p50_ns > 0.0 && latency.p50_ns <= latency.p99_ns);
             assert!(latency.p99_ns <= latency.p999_ns && latency.p999_ns <= latency.max_ns);

@@ -177,19 +177,13 @@ pub fn together(tasks: Vec<Task>, cell: &Cell, arena: &Arena, plan: &Plan) -> Re
     })
 }
 
-/// Waits while anything moves: an operation is done or a thread comes back. However slow a lock is, that is no hang; a
-/// queue of spinning waiters takes a scheduler's slice, and some, for each.
+/// Waits while anything moves: an operation is done or a thread comes back.
 fn wait_for_all(shared: &Shared, threads: usize, arena: &Arena, limit: Duration) -> Result<()> {
     let look = limit.min(Duration::from_secs(1));
-    let mut seen = (0, 0);
-    let mut deadline = Instant::now() + limit;
+    let mut watch = Watch::new(limit, Instant::now());
     let mut finished = shared.finished.lock().map_err(panicked)?;
     while *finished < threads {
-        let now = (*finished, arena.progress());
-        if now != seen {
-            seen = now;
-            deadline = Instant::now() + limit;
-        } else if Instant::now() >= deadline {
+        if watch.hangs((*finished, arena.progress()), Instant::now()) {
             bail!(
                 "HUNG: {} of {threads} threads have not come back, and nothing has moved for {limit:?}",
                 threads - *finished,
@@ -202,6 +196,32 @@ fn wait_for_all(shared: &Shared, threads: usize, arena: &Arena, limit: Duration)
             .0;
     }
     Ok(())
+}
+
+/// Tells slow from stuck: however long all of it takes, it is no hang while something moves. A queue of spinning
+/// waiters takes a scheduler's slice, and some, for each of them.
+struct Watch {
+    limit: Duration,
+    /// Threads that are back and operations done, and since when it has been so many.
+    seen: (usize, u64),
+    since: Instant,
+}
+
+impl Watch {
+    fn new(limit: Duration, now: Instant) -> Watch {
+        Watch {
+            limit,
+            seen: (0, 0),
+            since: now,
+        }
+    }
+
+    fn hangs(&mut self, seen: (usize, u64), now: Instant) -> bool {
+        if seen != self.seen {
+            (self.seen, self.since) = (seen, now);
+        }
+        now.duration_since(self.since) >= self.limit
+    }
 }
 
 fn panicked<E>(_: E) -> anyhow::Error {
@@ -217,5 +237,19 @@ mod tests {
         assert_eq!(batch(1, 16), 1);
         assert_eq!(batch(1_000_000, 16), 976);
         assert_eq!(batch(u64::MAX, 1), 1024);
+    }
+
+    #[test]
+    fn what_moves_is_slow_and_what_does_not_hangs() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut watch = Watch::new(Duration::from_secs(30), start);
+        // An operation every 20 s, then a thread, then nothing.
+        assert!(!watch.hangs((0, 0), at(29)));
+        for (s, seen) in [(30, (0, 1)), (50, (0, 2)), (75, (0, 3)), (100, (1, 3))] {
+            assert!(!watch.hangs(seen, at(s)), "after {s} s");
+        }
+        assert!(!watch.hangs((1, 3), at(129)));
+        assert!(watch.hangs((1, 3), at(130)));
     }
 }
