@@ -192,6 +192,10 @@ fn request(cli: &Cli, known: &[Source]) -> Result<bench::Request> {
         (None, None) => Work::Time(cli.duration.unwrap_or(DURATION)),
     };
     let futex = Method::choose(cli.futex_calls)?;
+    // One thread that is pinned stays on the first.
+    let pinned_alone = (cli.pin && cli.single_threaded).then_some(1);
+    let list = cli.cpus.as_ref().map(|c| &c.0[..]);
+    let cpus = cpus::apply(list, pinned_alone.or(cli.num_cpus))?;
     let locks = chosen.iter().map(Source::open).collect::<Result<_>>()?;
     Ok(bench::Request {
         locks,
@@ -209,7 +213,7 @@ fn request(cli: &Cli, known: &[Source]) -> Result<bench::Request> {
         latency: !cli.no_latency,
         single_threaded: cli.single_threaded,
         futex,
-        cpus: cpus::apply(cli.cpus.as_ref().map(|c| &c.0[..]), cli.num_cpus)?,
+        cpus,
         pin: cli.pin,
         progress: Progress::choose(cli.progress),
     })
