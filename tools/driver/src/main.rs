@@ -6,7 +6,7 @@
 //! | `lock`, `select`, `list` | the locks under test, behind function pointers; which of them; what they are |
 //! | `foreign` | locks of glibc, of the standard library and of crates, to compare with |
 //! | `workload` | the measured loop |
-//! | `round` | one round of it with one lock, and its checks |
+//! | `round`, `threads` | one round of it with one lock, and its checks; its threads |
 //! | `bench` | the grid and the interleaving of rounds |
 //! | `clock`, `latency`, `usage`, `futex` | time, latencies, CPU time, system calls |
 //! | `cpus` | where the threads run |
@@ -16,7 +16,7 @@
 //! | `plot` | `driver plot`: a run as figures and a page |
 //! | `machine` | where a run was made |
 //!
-//! No thread is started outside `round`, so that `--single-threaded` is true.
+//! No thread is started outside `threads`, so that `--single-threaded` is true.
 
 mod bench;
 mod champion;
@@ -37,6 +37,7 @@ mod run;
 mod select;
 mod summary;
 mod table;
+mod threads;
 mod usage;
 mod workload;
 
@@ -200,6 +201,10 @@ fn request(cli: &Cli, known: &[Source]) -> Result<bench::Request> {
         (None, None) => Work::Time(cli.duration.unwrap_or(DURATION)),
     };
     let futex = Method::choose(cli.futex_calls)?;
+    // One thread that is pinned stays on the first.
+    let pinned_alone = (cli.pin && cli.single_threaded).then_some(1);
+    let list = cli.cpus.as_ref().map(|c| &c.0[..]);
+    let cpus = cpus::apply(list, pinned_alone.or(cli.num_cpus))?;
     let locks = chosen.iter().map(Source::open).collect::<Result<_>>()?;
     Ok(bench::Request {
         locks,
@@ -217,7 +222,7 @@ fn request(cli: &Cli, known: &[Source]) -> Result<bench::Request> {
         latency: !cli.no_latency,
         single_threaded: cli.single_threaded,
         futex,
-        cpus: cpus::apply(cli.cpus.as_ref().map(|c| &c.0[..]), cli.num_cpus)?,
+        cpus,
         pin: cli.pin,
         progress: Progress::choose(cli.progress),
     })

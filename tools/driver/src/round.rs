@@ -1,24 +1,16 @@
 //! One round: one lock, one cell, for a time or until fixed work is done, with every check that turns a
 //! broken lock into an error.
-//!
-//! The only module that starts threads. Those of a lock that hangs are left behind: the
-//! process is about to end.
 
-use crate::clock::{self, Clock, tsc};
-use crate::cpus;
-use crate::futex::{Meter, Method};
+use crate::clock::Clock;
+use crate::futex::Method;
 use crate::latency;
 use crate::lock::Lock;
 use crate::run::{Cell, Round};
-use crate::usage::Usage;
-use crate::workload::{Arena, Padded, Tally, Task};
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Barrier, Condvar, Mutex};
-use std::time::{Duration, Instant};
-
-/// Single-threaded: operations between two looks at the clock.
-const BATCH: u32 = 1024;
+use crate::threads::{Outcome, alone, together};
+use crate::workload::{Arena, Tally, Task};
+use anyhow::{Context, Result, ensure};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// When a round is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +41,16 @@ pub struct Plan {
 pub fn round(lock: &Lock, cell: &Cell, arena: &Arc<Arena>, plan: &Plan) -> Result<Round> {
     arena.init(lock)?;
     let tasks = (0..cell.threads).map(|i| Task::new(lock, cell, arena, plan, i));
-    let before = Usage::now();
-    let (tallies, stopped) = if plan.single_threaded {
+    let Outcome {
+        tallies,
+        over,
+        usage: (before, after),
+    } = if plan.single_threaded {
         alone(tasks, plan)
     } else {
         together(tasks.collect(), cell, arena, plan)
             .with_context(|| format!("lock '{}' ({cell})", lock.name))?
     };
-    let after = Usage::now();
 
     let done = tallies.iter().map(|t| t.done).sum();
     let failures = tallies.iter().fold(0, |all, t| all | t.failures);
@@ -68,23 +62,22 @@ pub fn round(lock: &Lock, cell: &Cell, arena: &Arc<Arena>, plan: &Plan) -> Resul
     arena.check(lock, cell, done)?;
     arena.destroy(lock)?;
 
-    let started = tallies.iter().map(|t| t.started).min().unwrap_or(stopped);
+    let started = tallies.iter().map(|t| t.started).min().unwrap_or(over);
     let seconds = |end: u64| plan.clock.ns(end.wrapping_sub(started)) / 1e9;
     let fixed = !matches!(plan.work, Work::Time(_));
-    let last = tallies.iter().map(|t| t.ended).max().unwrap_or(stopped);
-    let over = |recorder: fn(&Tally) -> &latency::Recorder| {
+    let latencies = |recorder: fn(&Tally) -> &latency::Recorder| {
         latency::summarise(tallies.iter().map(recorder), plan.clock)
     };
     let handover = if tallies.iter().all(|t| t.handovers.is_empty()) {
         None
     } else {
-        Some(over(|t| &t.handovers)?)
+        Some(latencies(|t| &t.handovers)?)
     };
     Ok(Round {
         lock: lock.name.clone(),
         round: 0,
         position: 0,
-        elapsed_s: seconds(if fixed { last } else { stopped }),
+        elapsed_s: seconds(over),
         thread_ops: tallies.iter().map(|t| t.ops).collect(),
         thread_s: tallies
             .iter()
@@ -92,7 +85,7 @@ pub fn round(lock: &Lock, cell: &Cell, arena: &Arc<Arena>, plan: &Plan) -> Resul
             .map(|t| seconds(t.ended))
             .collect(),
         latency: if plan.latency {
-            Some(over(|t| &t.recorder)?)
+            Some(latencies(|t| &t.recorder)?)
         } else {
             None
         },
@@ -113,178 +106,13 @@ pub fn round(lock: &Lock, cell: &Cell, arena: &Arc<Arena>, plan: &Plan) -> Resul
     })
 }
 
-/// The tasks (there is one) in the calling thread, no other thread anywhere.
-fn alone(tasks: impl Iterator<Item = Task>, plan: &Plan) -> (Vec<Tally>, u64) {
-    let taken = AtomicU64::new(0);
-    let tallies = tasks
-        .map(|task| {
-            let start = tsc();
-            let mut left = BATCH;
-            let over = |length: Duration| {
-                left -= 1;
-                if left > 0 {
-                    return false;
-                }
-                left = BATCH;
-                tsc().wrapping_sub(start) >= plan.clock.cycles(length.as_nanos() as u64)
-            };
-            operate(&task, plan, 1, &taken, over)
-        })
-        .collect();
-    (tallies, tsc())
-}
-
-/// One thread's round. `over`: whether so much time has passed, asked between operations.
-fn operate(
-    task: &Task,
-    plan: &Plan,
-    threads: usize,
-    taken: &AtomicU64,
-    mut over: impl FnMut(Duration) -> bool,
-) -> Tally {
-    let mut tally = Tally::new();
-    let meter = Meter::start(plan.futex);
-    match plan.work {
-        Work::Time(length) => task.run(&mut tally, || !over(length)),
-        Work::Each(ops) => {
-            let mut left = ops;
-            task.run(&mut tally, || {
-                let more = left > 0;
-                left = left.saturating_sub(1);
-                more
-            });
-        }
-        Work::Total(ops) => {
-            let batch = batch(ops, threads);
-            let mut left = 0;
-            task.run(&mut tally, || {
-                if left == 0 {
-                    // Relaxed: a ticket, ordered with nothing.
-                    left = ops
-                        .saturating_sub(taken.fetch_add(batch, Relaxed))
-                        .min(batch);
-                }
-                let more = left > 0;
-                left = left.saturating_sub(1);
-                more
-            });
-        }
-    }
-    tally.futex_calls = meter.stop();
-    tally
-}
-
-/// Shared work is taken in batches, so that its counter does not become what is measured; small ones, so that nobody
-/// has much left when the others are done.
-fn batch(ops: u64, threads: usize) -> u64 {
-    (ops / (threads as u64 * 64)).clamp(1, 1024)
-}
-
-/// What the threads of a round share.
-struct Shared {
-    stop: Padded<AtomicBool>,
-    /// Operations of shared work that somebody has taken on.
-    taken: Padded<AtomicU64>,
-    start: Barrier,
-    finished: Mutex<usize>,
-    changed: Condvar,
-}
-
-/// One thread per task, from a barrier to the stop flag or the end of the work. A thread that never comes back
-/// (a lost wake-up) is an error; its memory stays with it.
-fn together(
-    tasks: Vec<Task>,
-    cell: &Cell,
-    arena: &Arena,
-    plan: &Plan,
-) -> Result<(Vec<Tally>, u64)> {
-    let threads = tasks.len();
-    let shared = Arc::new(Shared {
-        stop: Padded(AtomicBool::new(false)),
-        taken: Padded(AtomicU64::new(0)),
-        start: Barrier::new(threads + 1),
-        finished: Mutex::new(0),
-        changed: Condvar::new(),
-    });
-    let mut handles = Vec::new();
-    for (i, task) in tasks.into_iter().enumerate() {
-        let (shared, plan) = (Arc::clone(&shared), plan.clone());
-        let body = move || -> Result<Tally> {
-            let pinned = match &plan.pin {
-                Some(cpus) => cpus::restrict(&[cpus[i % cpus.len()]]),
-                None => Ok(()),
-            };
-            shared.start.wait();
-            let mut tally = operate(&task, &plan, threads, &shared.taken.0, |_| {
-                shared.stop.0.load(Relaxed)
-            });
-            if matches!(plan.work, Work::Time(_)) {
-                // The stop flag came during the last operation: until it ends, time goes by that does not count. Where
-                // a lock needs milliseconds for each, that one operation of each thread would be a good part of them.
-                tally.ops = tally.done.saturating_sub(1);
-            }
-            if let Ok(mut finished) = shared.finished.lock() {
-                *finished += 1;
-            }
-            shared.changed.notify_one();
-            pinned.context("cannot pin a thread")?;
-            Ok(tally)
-        };
-        let handle = std::thread::Builder::new()
-            .spawn(body)
-            .with_context(|| format!("cannot start thread {} of {threads}", i + 1))?;
-        handles.push(handle);
-    }
-    shared.start.wait();
-    if let Work::Time(duration) = plan.work {
-        clock::sleep(duration);
-        shared.stop.0.store(true, Relaxed);
-    }
-    let stopped = tsc();
-    let operation = Duration::from_nanos(cell.cs_ns + plan.clock.ns(cell.gap_cycles) as u64);
-    wait_for_all(&shared, threads, arena, plan.hang_limit + 2 * operation)?;
-    let tallies = handles
-        .into_iter()
-        .map(|handle| handle.join().map_err(panicked)?)
-        .collect::<Result<_>>()?;
-    Ok((tallies, stopped))
-}
-
-/// Waits while anything moves: an operation is done or a thread comes back. However slow a lock is, that is no hang; a
-/// queue of spinning waiters takes a scheduler's slice, and some, for each.
-fn wait_for_all(shared: &Shared, threads: usize, arena: &Arena, limit: Duration) -> Result<()> {
-    let look = limit.min(Duration::from_secs(1));
-    let mut seen = (0, 0);
-    let mut deadline = Instant::now() + limit;
-    let mut finished = shared.finished.lock().map_err(panicked)?;
-    while *finished < threads {
-        let now = (*finished, arena.progress());
-        if now != seen {
-            seen = now;
-            deadline = Instant::now() + limit;
-        } else if Instant::now() >= deadline {
-            bail!(
-                "HUNG: {} of {threads} threads have not come back, and nothing has moved for {limit:?}",
-                threads - *finished,
-            );
-        }
-        finished = shared
-            .changed
-            .wait_timeout(finished, look)
-            .map_err(panicked)?
-            .0;
-    }
-    Ok(())
-}
-
-fn panicked<E>(_: E) -> anyhow::Error {
-    anyhow!("a measuring thread panicked")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpus;
     use crate::lock::{Source, tests::busted};
+    use crate::threads::BATCH;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
     use std::thread;
 
     fn plan(latency: bool) -> Plan {
@@ -327,6 +155,9 @@ mod tests {
             let round = round(&glibc, &cell, &arena, &plan(true)).expect("round");
             assert_eq!(round.thread_ops.len(), threads);
             assert!(round.ops() > 0 && round.elapsed_s > 0.0, "{round:?}");
+            // Each thread's last operation ended after the round and does not count.
+            let late = arena.progress() - round.ops();
+            assert!((1..=threads as u64).contains(&late), "{late} of {threads}");
             let latency = round.latency.expect("asked for");
             assert!(latency.p50_ns > 0.0 && latency.p50_ns <= latency.p99_ns);
             assert!(latency.p99_ns <= latency.p999_ns && latency.p999_ns <= latency.max_ns);
@@ -356,13 +187,6 @@ mod tests {
                 assert!(first > 0.0 && first <= shared.elapsed_s, "{shared:?}");
             }
         }
-    }
-
-    #[test]
-    fn batches_are_small_against_the_work_and_never_empty() {
-        assert_eq!(batch(1, 16), 1);
-        assert_eq!(batch(1_000_000, 16), 976);
-        assert_eq!(batch(u64::MAX, 1), 1024);
     }
 
     /// Locks that go to another thread each time: the word is the last holder's thread-local address, plus 1 while held.
