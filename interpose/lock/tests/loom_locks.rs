@@ -9,10 +9,16 @@ mod loom_model;
 
 use autolock_lock::{
     algorithm::Algorithm,
-    locks::{Mcs, Tas},
+    locks::{
+        AutoTicket, BackoffAutolock, BackoffNormlock, BackoffSpinlock, Cptltkt,
+        FutexBackoffSpinlock, FutexSpinlock, FutexYieldBackoffSpinlock, FutexYieldSpinlock, Mcs,
+        Partitioned, PartitionedTicket, SpinAutolock, SpinNormlock, Spinlock, Tas, Ticket,
+        TicketAutolock, TicketNormlock, YieldBackoffSpinlock, YieldSpinlock,
+    },
 };
 use loom::{cell::UnsafeCell, sync::Arc, thread};
-use loom_model::Patient;
+use loom_model::{KERNEL, Model, OneNode, Patient};
+use std::sync::atomic::Ordering::Relaxed;
 
 struct Shared<A> {
     lock: A,
@@ -35,26 +41,40 @@ impl<A: Algorithm> Shared<A> {
 
 /// `threads` threads, the first included, each in the critical section once by `lock`, and, if `tries`, one more that tries.
 fn model<A: Algorithm>(threads: u32, tries: bool, preemptions: usize) {
+    model_with::<A>(threads, 1, tries, preemptions, false);
+}
+
+/// The same, each thread in the critical section `rounds` times; if `deaf`, no wake reaches anybody.
+fn model_with<A: Algorithm>(
+    threads: u32,
+    rounds: u32,
+    tries: bool,
+    preemptions: usize,
+    deaf: bool,
+) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
     builder.check(move || {
+        KERNEL.drop_gate_wakes.store(deaf, Relaxed);
         let shared = Arc::new(Shared {
             lock: A::new(),
             data: UnsafeCell::new(0),
         });
-        let start = |work: fn(&Shared<A>) -> u32| {
+        let start = |work: fn(&Shared<A>, u32) -> u32| {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || work(&shared))
+            thread::spawn(move || work(&shared, rounds))
         };
-        let lock = |shared: &Shared<A>| {
-            shared.lock.lock();
-            shared.critical_section();
-            1
+        let lock = |shared: &Shared<A>, rounds| {
+            for _ in 0..rounds {
+                shared.lock.lock();
+                shared.critical_section();
+            }
+            rounds
         };
         let mut others: Vec<_> = (1..threads).map(|_| start(lock)).collect();
         if tries {
-            others.push(start(|shared| {
+            others.push(start(|shared, _| {
                 let got = shared.lock.try_lock();
                 if got {
                     shared.critical_section();
@@ -62,7 +82,7 @@ fn model<A: Algorithm>(threads: u32, tries: bool, preemptions: usize) {
                 u32::from(got)
             }));
         }
-        let mine = lock(&shared);
+        let mine = lock(&shared, rounds);
         let sum: u32 = others.into_iter().map(|t| t.join().expect("joins")).sum();
         // SAFETY: nobody else is left.
         assert_eq!(shared.data.with(|data| unsafe { *data }), mine + sum);
@@ -100,9 +120,36 @@ macro_rules! models {
     };
 }
 
+// Locks that spin without a bound run on `Patient`, locks whose waiters sleep on `Model`.
 models! {
     two tas: Tas<Patient>;
+    two spinlock: Spinlock<Patient>;
+    two backoff_spinlock: BackoffSpinlock<Patient>;
+    two yield_spinlock: YieldSpinlock<Patient>;
+    two yield_backoff_spinlock: YieldBackoffSpinlock<Patient>;
+    three futex_spinlock: FutexSpinlock<Model>;
+    three futex_backoff_spinlock: FutexBackoffSpinlock<Model>;
+    three futex_yield_spinlock: FutexYieldSpinlock<Model>;
+    three futex_yield_backoff_spinlock: FutexYieldBackoffSpinlock<Model>;
+    two spin_normlock: SpinNormlock<Patient>;
+    three spin_autolock: SpinAutolock<Model>;
+    two backoff_normlock: BackoffNormlock<Patient>;
+    three backoff_autolock: BackoffAutolock<Model>;
+    two ticket: Ticket<Patient>;
+    three ticket_normlock: TicketNormlock<Patient>;
+    three ticket_autolock: TicketAutolock<Model>;
+    three ticket_autolock_whose_waiters_share_a_slot: AutoTicket<Model, true, 1>;
+    three partitioned_ticket: PartitionedTicket<Patient>;
+    two partitioned_ticket_whose_waiters_share_a_slot: Partitioned<Patient, 1>;
+    two cptltkt_on_two_nodes: Cptltkt<Patient>;
+    two cptltkt_on_one_node: Cptltkt<OneNode>;
     three mcs: Mcs<Patient>;
+}
+
+/// Twice each: the lock is passed on within the node, then, at the bound, not.
+#[test]
+fn cptltkt_ends_a_cohort() {
+    model_with::<Cptltkt<OneNode>>(2, 2, false, 2, false);
 }
 
 /// Looks and then takes: two can have looked.
@@ -142,4 +189,49 @@ impl Algorithm for Busted {
 #[should_panic(expected = "Causality")]
 fn the_model_notices_a_busted_lock() {
     model::<Busted>(2, false, 3);
+}
+
+/// Locks that sleep, with wakes that reach nobody. loom aborts the process when it finds a deadlock, so each runs in a process of its own.
+const DEAF: &[(&str, fn())] = &[
+    ("futex_spinlock", deaf::<FutexSpinlock<Model>>),
+    (
+        "futex_backoff_spinlock",
+        deaf::<FutexBackoffSpinlock<Model>>,
+    ),
+    ("futex_yield_spinlock", deaf::<FutexYieldSpinlock<Model>>),
+    (
+        "futex_yield_backoff_spinlock",
+        deaf::<FutexYieldBackoffSpinlock<Model>>,
+    ),
+    ("spin_autolock", deaf::<SpinAutolock<Model>>),
+    ("backoff_autolock", deaf::<BackoffAutolock<Model>>),
+    ("ticket_autolock", deaf::<TicketAutolock<Model>>),
+];
+
+fn deaf<A: Algorithm>() {
+    model_with::<A>(2, 1, false, 3, true);
+}
+
+const CHILD: &str = "LOOM_LOCKS_DEAF";
+
+#[test]
+fn the_model_notices_lost_wakes() {
+    if let Ok(name) = std::env::var(CHILD) {
+        let (_, deaf) = DEAF
+            .iter()
+            .find(|(known, _)| *known == name)
+            .expect("a known lock");
+        deaf();
+        return;
+    }
+    for (name, _) in DEAF {
+        let child = std::process::Command::new(std::env::current_exe().expect("this test's path"))
+            .args(["--exact", "the_model_notices_lost_wakes", "--nocapture"])
+            .env(CHILD, name)
+            .output()
+            .expect("this test starts");
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(!child.status.success(), "not noticed: {name}");
+        assert!(said.contains("deadlock"), "{name}: {said}");
+    }
 }

@@ -2,8 +2,18 @@
 //!
 //! A lock's header gives its source, the table of its word's states, its memory orderings and what it is bad at.
 
+mod between;
+mod cptltkt;
+mod futex_spinlock;
+mod futex_word;
 mod mcs;
+mod padded;
+mod partitioned;
+mod spin_autolock;
 mod tas;
+mod ticket;
+mod ticket_autolock;
+mod ttas;
 
 use core::marker::PhantomData;
 
@@ -12,8 +22,17 @@ use crate::{
     platform::Platform,
 };
 
+pub use cptltkt::Cptltkt;
+pub use futex_spinlock::{
+    FutexBackoffSpinlock, FutexSpinlock, FutexYieldBackoffSpinlock, FutexYieldSpinlock,
+};
 pub use mcs::Mcs;
+pub use partitioned::{Aepfl, Partitioned, PartitionedTicket};
+pub use spin_autolock::{BackoffAutolock, BackoffNormlock, SpinAutolock, SpinNormlock};
 pub use tas::Tas;
+pub use ticket::Ticket;
+pub use ticket_autolock::{AutoTicket, TicketAutolock, TicketNormlock};
+pub use ttas::{BackoffSpinlock, Spinlock, YieldBackoffSpinlock, YieldSpinlock};
 
 /// Every lock of the collection on the platform `P`.
 #[derive(Debug)]
@@ -21,7 +40,28 @@ pub struct Collection<P>(PhantomData<P>);
 
 impl<P: Platform> Collection<P> {
     /// In the order in which they are listed.
-    pub const ENTRIES: &'static [Entry] = &[entry::<Tas<P>>(), entry::<Mcs<P>>()];
+    pub const ENTRIES: &'static [Entry] = &[
+        entry::<Tas<P>>(),
+        entry::<Spinlock<P>>(),
+        entry::<BackoffSpinlock<P>>(),
+        entry::<YieldSpinlock<P>>(),
+        entry::<YieldBackoffSpinlock<P>>(),
+        entry::<FutexSpinlock<P>>(),
+        entry::<FutexBackoffSpinlock<P>>(),
+        entry::<FutexYieldSpinlock<P>>(),
+        entry::<FutexYieldBackoffSpinlock<P>>(),
+        entry::<SpinNormlock<P>>(),
+        entry::<SpinAutolock<P>>(),
+        entry::<BackoffNormlock<P>>(),
+        entry::<BackoffAutolock<P>>(),
+        entry::<Ticket<P>>(),
+        entry::<TicketNormlock<P>>(),
+        entry::<TicketAutolock<P>>(),
+        entry::<PartitionedTicket<P>>(),
+        entry::<Aepfl<P>>(),
+        entry::<Cptltkt<P>>(),
+        entry::<Mcs<P>>(),
+    ];
 }
 
 /// The lock of this name.
