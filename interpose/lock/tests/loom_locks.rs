@@ -17,7 +17,7 @@ use autolock_lock::{
     },
 };
 use loom::{cell::UnsafeCell, sync::Arc, thread};
-use loom_model::{KERNEL, Model, OneNode, Patient};
+use loom_model::{ID, KERNEL, Model, Patient, PatientOn};
 use std::sync::atomic::Ordering::Relaxed;
 
 struct Shared<A> {
@@ -40,13 +40,14 @@ impl<A: Algorithm> Shared<A> {
 }
 
 /// `threads` threads, the first included, each in the critical section once by `lock`, and, if `tries`, one more that tries.
-fn model<A: Algorithm>(threads: u32, tries: bool, preemptions: usize) {
+fn model<A: Algorithm>(threads: i32, tries: bool, preemptions: usize) {
     model_with::<A>(threads, 1, tries, preemptions, false);
 }
 
-/// The same, each thread in the critical section `rounds` times; if `deaf`, no wake reaches anybody.
+/// The same, each locker in the critical section `rounds` times; if `deaf`, no wake reaches anybody. The lockers' thread ids are 1, 2, ...,
+/// that of the one that tries is the next.
 fn model_with<A: Algorithm>(
-    threads: u32,
+    threads: i32,
     rounds: u32,
     tries: bool,
     preemptions: usize,
@@ -61,9 +62,12 @@ fn model_with<A: Algorithm>(
             lock: A::new(),
             data: UnsafeCell::new(0),
         });
-        let start = |work: fn(&Shared<A>, u32) -> u32| {
+        let start = |id, work: fn(&Shared<A>, u32) -> u32| {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || work(&shared, rounds))
+            thread::spawn(move || {
+                ID.with(|mine| mine.set(id));
+                work(&shared, rounds)
+            })
         };
         let lock = |shared: &Shared<A>, rounds| {
             for _ in 0..rounds {
@@ -72,9 +76,9 @@ fn model_with<A: Algorithm>(
             }
             rounds
         };
-        let mut others: Vec<_> = (1..threads).map(|_| start(lock)).collect();
+        let mut others: Vec<_> = (2..=threads).map(|id| start(id, lock)).collect();
         if tries {
-            others.push(start(|shared, _| {
+            others.push(start(threads + 1, |shared, _| {
                 let got = shared.lock.try_lock();
                 if got {
                     shared.critical_section();
@@ -82,6 +86,7 @@ fn model_with<A: Algorithm>(
                 u32::from(got)
             }));
         }
+        ID.with(|mine| mine.set(1));
         let mine = lock(&shared, rounds);
         let sum: u32 = others.into_iter().map(|t| t.join().expect("joins")).sum();
         // SAFETY: nobody else is left.
@@ -142,14 +147,14 @@ models! {
     three partitioned_ticket: PartitionedTicket<Patient>;
     two partitioned_ticket_whose_waiters_share_a_slot: Partitioned<Patient, 1>;
     two cptltkt_on_two_nodes: Cptltkt<Patient>;
-    two cptltkt_on_one_node: Cptltkt<OneNode>;
+    two cptltkt_on_one_node: Cptltkt<PatientOn<9>>;
     three mcs: Mcs<Patient>;
 }
 
-/// Twice each: the lock is passed on within the node, then, at the bound, not.
+/// Two of one node lock twice each: the lock is passed on within the node, then, at the bound, not, and is free for one of another node.
 #[test]
 fn cptltkt_ends_a_cohort() {
-    model_with::<Cptltkt<OneNode>>(2, 2, false, 2, false);
+    model_with::<Cptltkt<PatientOn<3>>>(2, 2, true, 2, false);
 }
 
 /// Looks and then takes: two can have looked.

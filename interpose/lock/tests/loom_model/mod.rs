@@ -80,9 +80,9 @@ loom::thread_local! {
 }
 
 /// The same system for locks that spin without a bound: a pause lets the others go on first, as loom needs it.
-pub struct PatientOn<const NODES: u16>;
-pub type Patient = PatientOn<2>;
-pub type OneNode = PatientOn<1>;
+/// The threads below id `PER_NODE` are on the first NUMA node, the next so many on the second, and so on.
+pub struct PatientOn<const PER_NODE: u16>;
+pub type Patient = PatientOn<1>;
 
 /// Hands a call on to [`Model`].
 macro_rules! as_model {
@@ -91,7 +91,7 @@ macro_rules! as_model {
     };
 }
 
-impl<const NODES: u16> Platform for PatientOn<NODES> {
+impl<const PER_NODE: u16> Platform for PatientOn<PER_NODE> {
     type OnCpu = Nothing;
 
     fn pause() {
@@ -103,7 +103,7 @@ impl<const NODES: u16> Platform for PatientOn<NODES> {
     }
 
     fn node() -> u16 {
-        Model::node() % NODES
+        Model::node() / PER_NODE
     }
 
     as_model! {
@@ -157,9 +157,9 @@ impl Platform for Model {
         0
     }
 
-    /// Two nodes.
+    /// One for each thread.
     fn node() -> u16 {
-        u16::from(Self::tid() % 2 == 0)
+        u16::try_from(Self::tid()).expect("a few threads")
     }
 
     fn single_threaded() -> bool {
