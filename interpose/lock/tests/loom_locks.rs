@@ -10,7 +10,7 @@ mod loom_model;
 use autolock_lock::{
     algorithm::Algorithm,
     locks::{
-        AutoTicket, BackoffAutolock, BackoffNormlock, BackoffSpinlock, Cptltkt,
+        Aepfl, AutoTicket, BackoffAutolock, BackoffNormlock, BackoffSpinlock, Cptltkt,
         FutexBackoffSpinlock, FutexSpinlock, FutexYieldBackoffSpinlock, FutexYieldSpinlock, Mcs,
         Partitioned, PartitionedTicket, SpinAutolock, SpinNormlock, Spinlock, Tas, Ticket,
         TicketAutolock, TicketNormlock, YieldBackoffSpinlock, YieldSpinlock,
@@ -145,6 +145,7 @@ models! {
     three ticket_autolock: TicketAutolock<Model>;
     three ticket_autolock_whose_waiters_share_a_slot: AutoTicket<Model, true, 1>;
     three partitioned_ticket: PartitionedTicket<Patient>;
+    three aepfl: Aepfl<Patient>;
     two partitioned_ticket_whose_waiters_share_a_slot: Partitioned<Patient, 1>;
     two cptltkt_on_two_nodes: Cptltkt<Patient>;
     two cptltkt_on_one_node: Cptltkt<PatientOn<9>>;
