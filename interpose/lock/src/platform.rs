@@ -42,6 +42,9 @@ pub struct Deadline {
     pub nsec: i64,
 }
 
+/// A sleep without a limit.
+pub const FOREVER: u64 = u64::MAX;
+
 /// What the algorithm asks of the system.
 pub trait Platform: 'static {
     /// Where knowledge about the holder comes from.
@@ -55,6 +58,9 @@ pub trait Platform: 'static {
 
     /// The CPU that the calling thread runs on, as a hint; any value where it is unknown.
     fn cpu() -> u16;
+
+    /// The NUMA node of that CPU, as a hint; any value where it is unknown, and slower to come by than the CPU.
+    fn node() -> u16;
 
     /// Whether the process has one thread only, as `__libc_single_threaded` says.
     fn single_threaded() -> bool;
@@ -84,7 +90,7 @@ pub trait Platform: 'static {
     /// Takes back a node that is in no queue. It need not come from the calling thread's [`Platform::take_node`].
     fn give_node(node: &'static Node);
 
-    /// Sleeps on `word` while it is `expected`, for at most `backstop_ns`, or until `deadline` if that is earlier.
+    /// Sleeps on `word` while it is `expected`, for at most `backstop_ns` ([`FOREVER`]: no limit), or until `deadline` if that is earlier.
     fn wait(
         word: &AtomicU32,
         expected: u32,
@@ -95,6 +101,9 @@ pub trait Platform: 'static {
 
     /// Wakes one sleeper, and says whether there was one. The word may be unmapped by now: only its address may be used.
     fn wake_one(word: *const AtomicU32, shared: bool) -> bool;
+
+    /// Wakes all sleepers. The word may be unmapped by now: only its address may be used.
+    fn wake_all(word: *const AtomicU32, shared: bool);
 
     /// Moves one sleeper from `gate` to `word`, if `gate` is still `expected`, without waking it, and says whether there was one.
     fn requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool;

@@ -16,14 +16,17 @@ use autolock_abi::sync::{
 use autolock_lock::{
     algorithm::Algorithm,
     locks::{
-        Clh, ClhAutolock, FlexGuard, Malthusian, Mcs, McsAutolock, McsStp, McsTp, Mutexee,
-        RseqAutolock, RseqNormlock, Tas, UScl,
+        Aepfl, AutoTicket, BackoffAutolock, BackoffNormlock, BackoffSpinlock, Clh, ClhAutolock,
+        Cptltkt, FlexGuard, FutexBackoffSpinlock, FutexSpinlock, FutexYieldBackoffSpinlock,
+        FutexYieldSpinlock, Malthusian, Mcs, McsAutolock, McsStp, McsTp, Mutexee, Partitioned,
+        PartitionedTicket, RseqAutolock, RseqNormlock, SpinAutolock, SpinNormlock, Spinlock, Tas,
+        Ticket, TicketAutolock, TicketNormlock, UScl, YieldBackoffSpinlock, YieldSpinlock,
     },
     node::{self, Node},
     platform::Platform,
 };
 use loom::{cell::UnsafeCell, sync::Arc, thread};
-use loom_model::{KERNEL, Patient};
+use loom_model::{ID, KERNEL, Model, Patient, PatientOn};
 
 struct Shared<A> {
     lock: A,
@@ -45,7 +48,13 @@ impl<A: Algorithm> Shared<A> {
 }
 
 /// `threads` threads, the first included, each in the critical section once by `lock`, and, if `tries`, one more that tries.
-fn model<A: Algorithm>(threads: u32, tries: bool, preemptions: usize) {
+fn model<A: Algorithm>(threads: i32, tries: bool, preemptions: usize) {
+    model_with::<A>(threads, 1, tries, preemptions);
+}
+
+/// The same, each locker in the critical section `rounds` times. The lockers' thread ids are 1, 2, ...,
+/// that of the one that tries is the next.
+fn model_with<A: Algorithm>(threads: i32, rounds: u32, tries: bool, preemptions: usize) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
@@ -54,18 +63,23 @@ fn model<A: Algorithm>(threads: u32, tries: bool, preemptions: usize) {
             lock: A::new(),
             data: UnsafeCell::new(0),
         });
-        let start = |work: fn(&Shared<A>) -> u32| {
+        let start = |id, work: fn(&Shared<A>, u32) -> u32| {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || work(&shared))
+            thread::spawn(move || {
+                ID.with(|mine| mine.set(id));
+                work(&shared, rounds)
+            })
         };
-        let lock = |shared: &Shared<A>| {
-            shared.lock.lock();
-            shared.critical_section();
-            1
+        let lock = |shared: &Shared<A>, rounds| {
+            for _ in 0..rounds {
+                shared.lock.lock();
+                shared.critical_section();
+            }
+            rounds
         };
-        let mut others: Vec<_> = (1..threads).map(|_| start(lock)).collect();
+        let mut others: Vec<_> = (2..=threads).map(|id| start(id, lock)).collect();
         if tries {
-            others.push(start(|shared| {
+            others.push(start(threads + 1, |shared, _| {
                 let got = shared.lock.try_lock();
                 if got {
                     shared.critical_section();
@@ -73,7 +87,8 @@ fn model<A: Algorithm>(threads: u32, tries: bool, preemptions: usize) {
                 u32::from(got)
             }));
         }
-        let mine = lock(&shared);
+        ID.with(|mine| mine.set(1));
+        let mine = lock(&shared, rounds);
         let sum: u32 = others.into_iter().map(|t| t.join().expect("joins")).sum();
         // SAFETY: nobody else is left.
         assert_eq!(shared.data.with(|data| unsafe { *data }), mine + sum);
@@ -111,8 +126,30 @@ macro_rules! models {
     };
 }
 
+// Locks that spin without a bound run on `Patient`, locks whose waiters sleep on `Model`.
 models! {
     two tas: Tas<Patient>;
+    two spinlock: Spinlock<Patient>;
+    two backoff_spinlock: BackoffSpinlock<Patient>;
+    two yield_spinlock: YieldSpinlock<Patient>;
+    two yield_backoff_spinlock: YieldBackoffSpinlock<Patient>;
+    three futex_spinlock: FutexSpinlock<Model>;
+    three futex_backoff_spinlock: FutexBackoffSpinlock<Model>;
+    three futex_yield_spinlock: FutexYieldSpinlock<Model>;
+    three futex_yield_backoff_spinlock: FutexYieldBackoffSpinlock<Model>;
+    two spin_normlock: SpinNormlock<Patient>;
+    three spin_autolock: SpinAutolock<Model>;
+    two backoff_normlock: BackoffNormlock<Patient>;
+    three backoff_autolock: BackoffAutolock<Model>;
+    two ticket: Ticket<Patient>;
+    three ticket_normlock: TicketNormlock<Patient>;
+    three ticket_autolock: TicketAutolock<Model>;
+    three ticket_autolock_whose_waiters_share_a_slot: AutoTicket<Model, true, 1>;
+    three partitioned_ticket: PartitionedTicket<Patient>;
+    three aepfl: Aepfl<Patient>;
+    two partitioned_ticket_whose_waiters_share_a_slot: Partitioned<Patient, 1>;
+    two cptltkt_on_two_nodes: Cptltkt<Patient>;
+    two cptltkt_on_one_node: Cptltkt<PatientOn<9>>;
     three mcs: Mcs<Patient>;
     three clh: Clh<Patient>;
     three clh_autolock: ClhAutolock<Patient>;
@@ -125,6 +162,12 @@ models! {
     three flexguard: FlexGuard<Patient>;
     two rseq_normlock: RseqNormlock<Patient>;
     three rseq_autolock: RseqAutolock<Patient>;
+}
+
+/// Two of one node lock twice each: the lock is passed on within the node, then, at the bound, not, and is free for one of another node.
+#[test]
+fn cptltkt_ends_a_cohort() {
+    model_with::<Cptltkt<PatientOn<3>>>(2, 2, true, 2);
 }
 
 /// Looks and then takes: two can have looked.
@@ -303,6 +346,31 @@ const BROKEN: &[(&str, &str, fn())] = &[
     }),
     ("malthusian without wakes", "deadlock", || {
         model::<Forgetful<Malthusian<Patient>>>(2, false, 2);
+    }),
+    ("futex_spinlock without wakes", "deadlock", || {
+        model::<Forgetful<FutexSpinlock<Model>>>(2, false, 3);
+    }),
+    ("futex_backoff_spinlock without wakes", "deadlock", || {
+        model::<Forgetful<FutexBackoffSpinlock<Model>>>(2, false, 3);
+    }),
+    ("futex_yield_spinlock without wakes", "deadlock", || {
+        model::<Forgetful<FutexYieldSpinlock<Model>>>(2, false, 3);
+    }),
+    (
+        "futex_yield_backoff_spinlock without wakes",
+        "deadlock",
+        || {
+            model::<Forgetful<FutexYieldBackoffSpinlock<Model>>>(2, false, 3);
+        },
+    ),
+    ("spin_autolock without wakes", "deadlock", || {
+        model::<Forgetful<SpinAutolock<Model>>>(2, false, 3);
+    }),
+    ("backoff_autolock without wakes", "deadlock", || {
+        model::<Forgetful<BackoffAutolock<Model>>>(2, false, 3);
+    }),
+    ("ticket_autolock without wakes", "deadlock", || {
+        model::<Forgetful<TicketAutolock<Model>>>(2, false, 3);
     }),
     ("a skipped waiter is told too early", "deadlock", || {
         model::<Skipper<true>>(3, false, 2);

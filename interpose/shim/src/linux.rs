@@ -11,7 +11,7 @@ use autolock_abi::{
 use autolock_lock::{
     node::Node,
     oncpu::Blind,
-    platform::{Deadline, Event, Platform, Wait},
+    platform::{Deadline, Event, FOREVER, Platform, Wait},
 };
 
 use crate::{nodes, stats, tcb};
@@ -23,6 +23,9 @@ pub struct Linux;
 unsafe extern "C" {
     /// `<sys/single_threaded.h>`, glibc 2.32.
     static __libc_single_threaded: core::sync::atomic::AtomicU8;
+
+    /// `<sched.h>`, glibc 2.29; by way of the vDSO.
+    fn getcpu(cpu: *mut u32, node: *mut u32) -> i32;
 }
 
 /// futex(2) without touching `errno`: returns the result or a negative error number.
@@ -59,6 +62,20 @@ unsafe fn futex(
 /// FUTEX_PRIVATE_FLAG for a private mutex.
 const fn private(shared: bool) -> i32 {
     if shared { 0 } else { libc::FUTEX_PRIVATE_FLAG }
+}
+
+/// Wakes up to `count` sleepers; returns how many.
+fn wake(word: *const AtomicU32, shared: bool, count: u32) -> isize {
+    // SAFETY: a wake uses the address as a key only; a mapping that is gone gives EFAULT or wakes nobody.
+    unsafe {
+        futex(
+            word.addr(),
+            libc::FUTEX_WAKE | private(shared),
+            count,
+            core::ptr::null(),
+            0,
+        )
+    }
 }
 
 fn clock(id: libc::clockid_t) -> libc::timespec {
@@ -104,6 +121,13 @@ impl Platform for Linux {
     #[inline]
     fn cpu() -> u16 {
         tcb::cpu()
+    }
+
+    fn node() -> u16 {
+        let mut node = 0;
+        // SAFETY: a null and a valid pointer; cannot fail with them.
+        unsafe { getcpu(core::ptr::null_mut(), &raw mut node) };
+        node as u16
     }
 
     #[inline]
@@ -184,13 +208,18 @@ impl Platform for Linux {
         if timeout.tv_sec < 0 {
             return Wait::TimedOut; // The kernel refuses times before the clock's beginning.
         }
-        // SAFETY: a live reference and a valid timespec.
+        let timeout = if by_deadline.is_none() && backstop_ns == FOREVER {
+            core::ptr::null()
+        } else {
+            &raw const timeout
+        };
+        // SAFETY: a live reference, and null or a valid timespec.
         let result = unsafe {
             futex(
                 core::ptr::from_ref(word).expose_provenance(),
                 operation | private(shared),
                 expected,
-                &raw const timeout,
+                timeout,
                 libc::FUTEX_BITSET_MATCH_ANY.cast_unsigned(),
             )
         };
@@ -202,16 +231,11 @@ impl Platform for Linux {
     }
 
     fn wake_one(word: *const AtomicU32, shared: bool) -> bool {
-        // SAFETY: a wake uses the address as a key only; a mapping that is gone gives EFAULT or wakes nobody.
-        unsafe {
-            futex(
-                word.addr(),
-                libc::FUTEX_WAKE | private(shared),
-                1,
-                core::ptr::null(),
-                0,
-            ) > 0
-        }
+        wake(word, shared, 1) > 0
+    }
+
+    fn wake_all(word: *const AtomicU32, shared: bool) {
+        wake(word, shared, i32::MAX.cast_unsigned());
     }
 
     fn requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool {

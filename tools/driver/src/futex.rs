@@ -48,6 +48,10 @@ impl Platform for Counting {
         Linux::cpu()
     }
 
+    fn node() -> u16 {
+        Linux::node()
+    }
+
     #[inline]
     fn single_threaded() -> bool {
         Linux::single_threaded()
@@ -102,6 +106,11 @@ impl Platform for Counting {
     fn wake_one(word: *const AtomicU32, shared: bool) -> bool {
         count();
         Linux::wake_one(word, shared)
+    }
+
+    fn wake_all(word: *const AtomicU32, shared: bool) {
+        count();
+        Linux::wake_all(word, shared);
     }
 
     fn requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool {

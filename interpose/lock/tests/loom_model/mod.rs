@@ -49,6 +49,17 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// Whether a wake at this address is lost, by the fault of the model.
+    fn drops_wakes(&self, address: usize) -> bool {
+        let words = self.words.lock().expect("not poisoned");
+        if words.contains(&address) {
+            &self.drop_word_wakes
+        } else {
+            &self.drop_gate_wakes
+        }
+        .load(Relaxed)
+    }
+
     /// Takes the first sleeper that fits out of the queue.
     fn dequeue(&self, fits: impl Fn(&Sleeper) -> bool) -> Option<Sleeper> {
         let mut queue = self.queue.lock().expect("not poisoned");
@@ -69,7 +80,9 @@ loom::thread_local! {
 }
 
 /// The same system for locks that spin without a bound: a pause lets the others go on first, as loom needs it.
-pub struct Patient;
+/// The threads below id `PER_NODE` are on the first NUMA node, the next so many on the second, and so on.
+pub struct PatientOn<const PER_NODE: u16>;
+pub type Patient = PatientOn<1>;
 
 /// Hands a call on to [`Model`].
 macro_rules! as_model {
@@ -78,11 +91,19 @@ macro_rules! as_model {
     };
 }
 
-impl Platform for Patient {
+impl<const PER_NODE: u16> Platform for PatientOn<PER_NODE> {
     type OnCpu = Nothing;
 
     fn pause() {
         thread::yield_now();
+    }
+
+    fn yield_now() {
+        thread::yield_now();
+    }
+
+    fn node() -> u16 {
+        Model::node() / PER_NODE
     }
 
     as_model! {
@@ -93,11 +114,11 @@ impl Platform for Patient {
         now_ns() -> u64;
         expired(deadline: &Deadline) -> bool;
         sleep(ns: u64);
-        yield_now();
         take_node() -> &'static Node;
         give_node(node: &'static Node);
         wait(word: &AtomicU32, expected: u32, shared: bool, backstop_ns: u64, deadline: Option<&Deadline>) -> Wait;
         wake_one(word: *const AtomicU32, shared: bool) -> bool;
+        wake_all(word: *const AtomicU32, shared: bool);
         requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool;
         note_wake();
         note(event: Event, mutex: &Mutex);
@@ -136,6 +157,11 @@ impl Platform for Model {
         0
     }
 
+    /// One for each thread.
+    fn node() -> u16 {
+        u16::try_from(Self::tid()).expect("a few threads")
+    }
+
     fn single_threaded() -> bool {
         false
     }
@@ -154,9 +180,8 @@ impl Platform for Model {
 
     fn sleep(_: u64) {}
 
-    fn yield_now() {
-        thread::yield_now();
-    }
+    /// As [`Model::pause`].
+    fn yield_now() {}
 
     fn take_node() -> &'static Node {
         FREE.with(|free| free.borrow_mut().pop())
@@ -204,18 +229,7 @@ impl Platform for Model {
 
     fn wake_one(word: *const AtomicU32, _: bool) -> bool {
         let address = word.addr();
-        let is_word = KERNEL
-            .words
-            .lock()
-            .expect("not poisoned")
-            .contains(&address);
-        if if is_word {
-            &KERNEL.drop_word_wakes
-        } else {
-            &KERNEL.drop_gate_wakes
-        }
-        .load(Relaxed)
-        {
+        if KERNEL.drops_wakes(address) {
             return true;
         }
         let Some(sleeper) = KERNEL.dequeue(|sleeper| sleeper.address == address) else {
@@ -223,6 +237,12 @@ impl Platform for Model {
         };
         sleeper.wake();
         true
+    }
+
+    fn wake_all(word: *const AtomicU32, shared: bool) {
+        if !KERNEL.drops_wakes(word.addr()) {
+            while Self::wake_one(word, shared) {}
+        }
     }
 
     fn requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool {
