@@ -37,7 +37,7 @@ use crate::{
     platform::Platform,
 };
 
-const PROMOTE_EVERY: u32 = if cfg!(loom) { 2 } else { 1000 };
+const PROMOTE_EVERY: u32 = if cfg!(loom) { 3 } else { 1000 };
 
 /// See the module.
 #[derive(Debug)]

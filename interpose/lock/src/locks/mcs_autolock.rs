@@ -11,6 +11,8 @@
 //! - A release grants the first waiter if it is awake and not known to be off its CPU. Else it takes the nearest of the next [`SCAN`]
 //!   that is so out of the queue, puts it in front, and grants that. The others keep their places and their order. Where there is none, or
 //!   somebody is just linking itself to the one in question, the first is granted.
+//! - Who sleeps goes on sleeping until it is granted. So the holder remembers the last of those sleepers that are first in the queue without a gap,
+//!   and looks only behind it: a release does not walk along all who sleep.
 //! - Bounded bypass: once the first waiter has been passed over for [`SLICE_NS`], it is granted whatever it does. So the waiter behind n
 //!   others gets the lock within n + 1 slices and as many critical sections and wake-ups.
 //!
@@ -22,17 +24,17 @@
 
 use core::marker::PhantomData;
 
-use autolock_abi::sync::{Ordering::Relaxed, hint};
+use autolock_abi::sync::{AtomicPtr, Ordering::Relaxed, hint};
 
-use super::queue::{Queue, WAITING, await_grant, grant, next, on_cpu, patience_ns, sign};
+use super::queue::{PARKED, Queue, WAITING, await_grant, grant, next, on_cpu, patience_ns, sign};
 use crate::{
     algorithm::{Algorithm, Info, Order, Waiting},
-    node::Node,
+    node::{self, Node},
     oncpu::{HolderRecord, HolderState},
     platform::Platform,
 };
 
-/// Waiters that a release looks at beside the first.
+/// Waiters that a release looks at beside the first and the sleepers behind it.
 const SCAN: u32 = if cfg!(loom) { 2 } else { 16 };
 /// How long the first waiter may be passed over.
 const SLICE_NS: u64 = if cfg!(loom) { 1_500_000_000 } else { 200_000 };
@@ -44,6 +46,8 @@ pub struct McsAutolock<P> {
     record: HolderRecord,
     /// When the first waiter was passed over for the first time, in nanoseconds; 0: it was not. The holder's.
     passed_over_ns: hint::AtomicU64,
+    /// The first waiter and all behind it up to this one sleep; null: not known of any. The holder's.
+    asleep_to: AtomicPtr<Node>,
     platform: PhantomData<fn(P)>,
 }
 
@@ -66,12 +70,15 @@ impl<P: Platform> McsAutolock<P> {
             return ready;
         }
         self.passed_over_ns.store(0, Relaxed);
+        if self.asleep_to.load(Relaxed) == first.pointer() {
+            self.asleep_to.store(core::ptr::null_mut(), Relaxed);
+        }
         first
     }
 
     /// Moves a waiter that is ready to the front, past `first`.
     fn pull_ahead(&self, mine: &'static Node, first: &'static Node) -> Option<&'static Node> {
-        let (before, ready) = find_ready::<P>(first)?;
+        let (before, ready) = self.find_ready(first)?;
         let now = P::now_ns();
         let since = match self.passed_over_ns.load(Relaxed) {
             0 => now,
@@ -84,19 +91,27 @@ impl<P: Platform> McsAutolock<P> {
         self.passed_over_ns.store(since.max(1), Relaxed);
         Some(ready)
     }
-}
 
-/// The nearest waiter behind `first` that is ready, and the one before it.
-fn find_ready<P: Platform>(first: &'static Node) -> Option<(&'static Node, &'static Node)> {
-    let mut before = first;
-    for _ in 0..SCAN {
-        let node = next(before)?;
-        if is_ready::<P>(node) {
-            return Some((before, node));
+    /// The nearest waiter behind `first` that is ready, and the one before it.
+    fn find_ready(&self, first: &'static Node) -> Option<(&'static Node, &'static Node)> {
+        // SAFETY: null or a node.
+        let known = unsafe { node::at(self.asleep_to.load(Relaxed)) };
+        let mut before = known.unwrap_or(first);
+        let mut asleep = true;
+        for _ in 0..SCAN {
+            // Relaxed: the node was linked, so the state is of this wait (1 in `queue`); PARKED ends with a grant only, which is ours.
+            asleep = asleep && before.state.load(Relaxed) == PARKED;
+            if asleep {
+                self.asleep_to.store(before.pointer(), Relaxed);
+            }
+            let node = next(before)?;
+            if is_ready::<P>(node) {
+                return Some((before, node));
+            }
+            before = node;
         }
-        before = node;
+        None
     }
-    None
 }
 
 impl<P: Platform> Algorithm for McsAutolock<P> {
@@ -113,6 +128,7 @@ impl<P: Platform> Algorithm for McsAutolock<P> {
             queue: Queue::new(),
             record: HolderRecord::nobody(),
             passed_over_ns: hint::AtomicU64::new(0),
+            asleep_to: AtomicPtr::new(core::ptr::null_mut()),
             platform: PhantomData,
         }
     }
