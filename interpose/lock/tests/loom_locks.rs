@@ -177,7 +177,7 @@ impl<A: Algorithm> Algorithm for NeverWoken<A> {
 }
 
 /// Every lock that sleeps must be found asleep for ever when wakes get lost: its model reaches the sleep.
-const LOST_WAKES: &[(&str, fn())] = &[
+const NEVER_WOKEN: &[(&str, fn())] = &[
     ("mutexee", || {
         model::<NeverWoken<Mutexee<Patient>>>(2, false, 2)
     }),
@@ -190,23 +190,27 @@ const LOST_WAKES: &[(&str, fn())] = &[
     }),
 ];
 
-const CHILD: &str = "LOOM_LOCKS_BROKEN";
+const NEVER_WOKEN_CHILD: &str = "LOOM_LOCKS_NEVER_WOKEN";
 
 /// loom aborts the process when it finds a deadlock, so each runs in a process of its own.
 #[test]
-fn the_model_notices_lost_wakes() {
-    if let Ok(name) = std::env::var(CHILD) {
-        let (_, broken) = LOST_WAKES
+fn the_model_notices_locks_that_nobody_wakes() {
+    if let Ok(name) = std::env::var(NEVER_WOKEN_CHILD) {
+        let (_, broken) = NEVER_WOKEN
             .iter()
             .find(|(known, _)| *known == name)
             .expect("a known lock");
         broken();
         return;
     }
-    for (name, _) in LOST_WAKES {
+    for (name, _) in NEVER_WOKEN {
         let child = std::process::Command::new(std::env::current_exe().expect("this test's path"))
-            .args(["--exact", "the_model_notices_lost_wakes", "--nocapture"])
-            .env(CHILD, name)
+            .args([
+                "--exact",
+                "the_model_notices_locks_that_nobody_wakes",
+                "--nocapture",
+            ])
+            .env(NEVER_WOKEN_CHILD, name)
             .output()
             .expect("this test starts");
         let said = String::from_utf8_lossy(&child.stderr);
