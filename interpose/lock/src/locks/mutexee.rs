@@ -59,7 +59,7 @@ const SLEPT_PERCENT: u32 = 30;
 const MUTEX_WINDOWS: u32 = 16;
 
 /// How long to spin, in nanoseconds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mode {
     lock_ns: u64,
     unlock_ns: u64,
@@ -74,15 +74,61 @@ const MUTEX: Mode = Mode {
     unlock_ns: 45,
 };
 
-/// See the module.
+/// What decides the mode. Written by the holder only.
 #[derive(Debug)]
-pub struct Mutexee<P> {
-    word: AtomicU32,
+struct Experience {
     /// In this window: acquisitions that had to wait, and how many of them slept.
     waited: hint::AtomicU32,
     slept: hint::AtomicU32,
     /// Windows left in the mutex mode; 0 in the spin mode.
     mutex_windows: hint::AtomicU32,
+}
+
+impl Experience {
+    const fn new() -> Self {
+        Self {
+            waited: hint::AtomicU32::new(0),
+            slept: hint::AtomicU32::new(0),
+            mutex_windows: hint::AtomicU32::new(0),
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        if self.mutex_windows.load(Relaxed) == 0 {
+            SPIN
+        } else {
+            MUTEX
+        }
+    }
+
+    /// Counts an acquisition that had to wait.
+    fn learn(&self, by_futex: bool) {
+        let waited = self.waited.load(Relaxed).wrapping_add(1);
+        let slept = self.slept.load(Relaxed).wrapping_add(by_futex.into());
+        if waited < WINDOW {
+            self.waited.store(waited, Relaxed);
+            self.slept.store(slept, Relaxed);
+            return;
+        }
+        self.waited.store(0, Relaxed);
+        self.slept.store(0, Relaxed);
+        let left = if slept.wrapping_mul(100) <= SLEPT_PERCENT * WINDOW {
+            0
+        } else {
+            match self.mutex_windows.load(Relaxed) {
+                0 => MUTEX_WINDOWS,
+                windows => windows - 1,
+            }
+        };
+        self.mutex_windows.store(left, Relaxed);
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Mutexee<P> {
+    word: AtomicU32,
+    experience: Experience,
     platform: PhantomData<fn(P)>,
 }
 
@@ -98,9 +144,7 @@ impl<P: Platform> Algorithm for Mutexee<P> {
     fn new() -> Self {
         Self {
             word: AtomicU32::new(FREE),
-            waited: hint::AtomicU32::new(0),
-            slept: hint::AtomicU32::new(0),
-            mutex_windows: hint::AtomicU32::new(0),
+            experience: Experience::new(),
             platform: PhantomData,
         }
     }
@@ -132,18 +176,10 @@ impl<P: Platform> Algorithm for Mutexee<P> {
 }
 
 impl<P: Platform> Mutexee<P> {
-    fn mode(&self) -> Mode {
-        if self.mutex_windows.load(Relaxed) == 0 {
-            SPIN
-        } else {
-            MUTEX
-        }
-    }
-
     #[cold]
     #[inline(never)]
     fn lock_contended(&self) {
-        let acquired = spin_for::<P>(self.mode().lock_ns, || {
+        let acquired = spin_for::<P>(self.experience.mode().lock_ns, || {
             self.word.load(Relaxed) & HELD == 0 && self.try_lock()
         });
         if !acquired {
@@ -153,35 +189,13 @@ impl<P: Platform> Mutexee<P> {
                 P::wait(&self.word, HELD | SLEEPERS, false, FOREVER_NS, None);
             }
         }
-        self.learn(!acquired);
-    }
-
-    /// Counts an acquisition that had to wait. By the holder.
-    fn learn(&self, by_futex: bool) {
-        let waited = self.waited.load(Relaxed).wrapping_add(1);
-        let slept = self.slept.load(Relaxed).wrapping_add(by_futex.into());
-        if waited < WINDOW {
-            self.waited.store(waited, Relaxed);
-            self.slept.store(slept, Relaxed);
-            return;
-        }
-        self.waited.store(0, Relaxed);
-        self.slept.store(0, Relaxed);
-        let left = if slept.wrapping_mul(100) <= SLEPT_PERCENT * WINDOW {
-            0
-        } else {
-            match self.mutex_windows.load(Relaxed) {
-                0 => MUTEX_WINDOWS,
-                windows => windows - 1,
-            }
-        };
-        self.mutex_windows.store(left, Relaxed);
+        self.experience.learn(!acquired);
     }
 
     #[cold]
     #[inline(never)]
     fn unlock_contended(&self) {
-        let patience_ns = self.mode().unlock_ns;
+        let patience_ns = self.experience.mode().unlock_ns;
         self.word.fetch_and(!HELD, Release);
         P::preemption_point();
         // From here on the word may be another Mutexee's: see "Destroying" above.
@@ -196,5 +210,35 @@ impl<P: Platform> Mutexee<P> {
             P::preemption_point();
             P::wake_one(&raw const self.word, false);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A window in which `slept` acquisitions of 100 sleep.
+    fn window(experience: &Experience, slept: u32) {
+        for n in 0..WINDOW {
+            experience.learn(n * 100 < slept * WINDOW);
+        }
+    }
+
+    #[test]
+    fn waiters_that_sleep_bring_the_mutex_mode_and_time_or_spinning_ends_it() {
+        let experience = Experience::new();
+        window(&experience, 25);
+        assert_eq!(experience.mode(), SPIN);
+        window(&experience, 35);
+        assert_eq!(experience.mode(), MUTEX);
+        window(&experience, 25);
+        assert_eq!(experience.mode(), SPIN);
+        window(&experience, 100);
+        for _ in 1..MUTEX_WINDOWS {
+            window(&experience, 100);
+            assert_eq!(experience.mode(), MUTEX);
+        }
+        window(&experience, 100);
+        assert_eq!(experience.mode(), SPIN, "tried again");
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Ours, not the paper's: an account belongs to a thread id modulo 64, in the lock itself, since nothing here may allocate; threads that
 //! share one have one share together. A thread counts as one that uses the lock for a second after its last use, since nothing tells us of its
-//! end. All threads weigh the same: no nice values. Unused time is saved up for one round of slices only, and no ban is longer than 200 ms. `try_lock` takes
+//! end. All threads weigh the same: no nice values. Unused time is saved up for 200 ms at most, and no ban is longer. `try_lock` takes
 //! a free lock even in another's slice, so that it tells the truth; it is charged for it.
 //!
 //! | word | meaning | transitions |
@@ -36,8 +36,8 @@
 //! stored with Release and loaded with Acquire, which orders the slice's hints for the candidate. Slice and accounts are Relaxed hints: written by the
 //! holder only, and nothing but fairness depends on them.
 //!
-//! Bad at: an owner that does not need the rest of its slice: the lock stands free and the others wait, up to 2 ms. Two looks at the clock in each
-//! acquisition.
+//! Bad at: an owner that does not need the rest of its slice: the lock stands free and the others wait, up to 2 ms. So threads that take several such
+//! locks in turn do little but wait for each other's slices. Two looks at the clock in each acquisition.
 
 use core::marker::PhantomData;
 
@@ -68,8 +68,8 @@ const EARLY_NS: u64 = 60_000;
 const SPIN_NS: u64 = 20_000;
 /// A thread uses the lock until so long after its last use.
 const ACTIVE_NS: u64 = 1_000_000_000;
-/// No ban is longer.
-const BAN_MAX_NS: u64 = 200_000_000;
+/// No ban is longer, and unused time is not saved up for longer.
+const HORIZON_NS: u64 = 200_000_000;
 /// A power of two.
 const ACCOUNTS: usize = 64;
 
@@ -80,6 +80,18 @@ struct Account {
     banned_until_ns: hint::AtomicU64,
     /// Its last use; 0 if none.
     used_ns: hint::AtomicU64,
+}
+
+/// An account after a use of `used_ns` until `now`, with so many `users`. Who has used less than its share has saved it up.
+const fn charged(banned_until_ns: u64, now_ns: u64, used_ns: u64, users: u64) -> u64 {
+    let began = now_ns.saturating_sub(used_ns);
+    let saved_up = began.saturating_sub(HORIZON_NS);
+    let before = if banned_until_ns > saved_up {
+        banned_until_ns
+    } else {
+        saved_up
+    };
+    before.saturating_add(used_ns.saturating_mul(users))
 }
 
 /// See the module.
@@ -174,12 +186,7 @@ impl<P: Platform> UScl<P> {
         let account = self.account(P::tid());
         let users = u64::from(self.users.load(Relaxed));
         let used = now.saturating_sub(self.since_ns.load(Relaxed));
-        let saved_at_most = SLICE_NS.saturating_mul(users);
-        let before = account
-            .banned_until_ns
-            .load(Relaxed)
-            .max(now.saturating_sub(used).saturating_sub(saved_at_most));
-        let after = before.saturating_add(used.saturating_mul(users));
+        let after = charged(account.banned_until_ns.load(Relaxed), now, used, users);
         account.banned_until_ns.store(after, Relaxed);
         account.used_ns.store(now, Relaxed);
     }
@@ -190,7 +197,7 @@ impl<P: Platform> UScl<P> {
         let ban = self.account(me).banned_until_ns.load(Relaxed);
         let banned_ns = ban.saturating_sub(P::now_ns());
         if banned_ns > 0 {
-            P::sleep(banned_ns.min(BAN_MAX_NS));
+            P::sleep(banned_ns.min(HORIZON_NS));
         }
         let node = self.queue();
         self.wait_for_the_slices_end(me);
@@ -293,5 +300,58 @@ impl<P> Drop for UScl<P> {
     fn drop(&mut self) {
         let empty = self.tail.load(Relaxed).is_null();
         assert!(empty || std::thread::panicking(), "the queue is left empty");
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1_000_000_000_000;
+    const MS: u64 = 1_000_000;
+
+    /// Threads in turn, each using the lock for its time unless it is banned; the times that they have had it after `rounds`.
+    fn share<const USERS: usize>(uses: [u64; USERS], rounds: u32) -> [u64; USERS] {
+        let mut now = START;
+        let mut had = [0; USERS];
+        let mut banned_until = [0; USERS];
+        for _ in 0..rounds {
+            let free = (0..USERS)
+                .filter(|&user| banned_until[user] <= now)
+                .min_by_key(|&user| banned_until[user]);
+            let Some(user) = free else {
+                now += MS / 10;
+                continue;
+            };
+            now += uses[user];
+            had[user] += uses[user];
+            banned_until[user] = charged(banned_until[user], now, uses[user], USERS as u64);
+        }
+        had
+    }
+
+    #[test]
+    fn who_holds_ten_times_as_long_gets_no_more_time() {
+        let [hog, other] = share([10 * MS, MS], 10_000);
+        let ratio = hog as f64 / other as f64;
+        assert!((0.9..1.1).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn one_thread_alone_is_never_banned() {
+        let mut now = START;
+        let mut banned_until = 0;
+        for _ in 0..1000 {
+            now += 3 * MS;
+            banned_until = charged(banned_until, now, 3 * MS, 1);
+            assert!(banned_until <= now);
+        }
+    }
+
+    #[test]
+    fn what_is_saved_up_is_bounded() {
+        let use_ns = 2 * HORIZON_NS;
+        assert!(charged(0, START, use_ns, 2) > START, "banned at once");
+        assert!(charged(0, START, use_ns, 1) <= START);
     }
 }
