@@ -176,12 +176,13 @@ impl Platform for Injecting {
 pub fn signal_at_random(crew: &Crew, seed: u64) {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(install);
+    let process = std::process::id();
     let mut random = Random::new(seed);
     while !crew.finished() {
         let tid = crew.tid(random.below(crew.threads() as u64) as usize);
         if tid != 0 {
             // SAFETY: a signal that this process handles, to a thread of its own or, if that has ended, to nobody.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, libc::SIGUSR1) };
+            unsafe { libc::syscall(libc::SYS_tgkill, process, tid, libc::SIGUSR1) };
         }
         crate::clock::sleep(Duration::from_micros(10 + random.below(190)));
     }

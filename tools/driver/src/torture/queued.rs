@@ -29,8 +29,10 @@ impl Waiter {
     /// By the waiter: locks.
     pub fn lock(&self, guarded: &Guarded) {
         let mut clock = 0;
-        // SAFETY: the calling thread, a valid pointer: cannot fail.
-        unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+        // SAFETY: takes nothing and cannot fail.
+        let this = unsafe { libc::pthread_self() };
+        // SAFETY: a thread that lives, a valid pointer.
+        unsafe { libc::pthread_getcpuclockid(this, &raw mut clock) };
         // SAFETY: gettid(2) takes nothing and cannot fail.
         self.tid.store(unsafe { libc::gettid() }, Relaxed);
         self.clock.store(clock, Relaxed);
