@@ -228,7 +228,11 @@ fn request(cli: &Cli, known: &[Source]) -> Result<bench::Request> {
 
 fn tests(cli: &Cli, known: Vec<Source>) -> Result<torture::Request> {
     // `--all` means the locks that should work; who asks for a broken one by name gets it.
-    let known = if cli.all { known } else { torture::with_busted(known) };
+    let known = if cli.all {
+        known
+    } else {
+        torture::with_busted(known)
+    };
     let sources = cli.choice().of(&known, &[GLIBC, AUTOLOCK])?;
     let missing = sources.iter().find(|source| !source.exists());
     if let Some(missing) = missing {

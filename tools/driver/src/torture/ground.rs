@@ -4,7 +4,7 @@
 
 use super::child::{Progress, fail};
 use super::crew::{Crew, Worker};
-use super::inject;
+use super::inject::{self, Torment};
 use super::random::{Random, derive};
 use super::subject::Subject;
 use crate::lock::{Lock, Slot};
@@ -26,7 +26,7 @@ pub struct Ground<'a> {
 impl Ground<'_> {
     /// The lock as programs see it.
     pub fn plain(&self) -> Guarded<'_> {
-        inject::configure(false, false);
+        inject::configure(Torment::No, false);
         Guarded::new(&self.subject.lock, self.progress)
     }
 
@@ -38,7 +38,7 @@ impl Ground<'_> {
     /// What [`Ground::gentle`] guards with.
     pub fn gentle_lock(&self) -> &Lock {
         let crowded = self.threads >= std::thread::available_parallelism().map_or(1, usize::from);
-        inject::configure(false, crowded);
+        inject::configure(Torment::No, crowded);
         self.subject
             .injecting
             .as_ref()
@@ -46,9 +46,9 @@ impl Ground<'_> {
     }
 
     /// The lock with preemptions injected, where it can have them.
-    pub fn tormented(&self) -> Guarded<'_> {
+    pub fn tormented(&self, torment: Torment) -> Guarded<'_> {
         let guarded = self.gentle();
-        inject::configure(true, true);
+        inject::configure(torment, true);
         guarded
     }
 
@@ -95,6 +95,7 @@ pub enum Phase {
     Competitor,
     OneCpu,
     Burst,
+    WorstPoints,
     Signals,
 }
 
@@ -116,11 +117,12 @@ impl Phase {
             Phase::Competitor => "beside a SCHED_IDLE competitor",
             Phase::OneCpu => "all threads on one CPU",
             Phase::Burst => "bursts, then silence",
+            Phase::WorstPoints => "bursts, preempted at the worst points",
             Phase::Signals => "bursts under signals",
         }
     }
 
-    pub const ALL: [Phase; 15] = [
+    pub const ALL: [Phase; 16] = [
         Phase::Start,
         Phase::Hammer,
         Phase::Held,
@@ -135,6 +137,7 @@ impl Phase {
         Phase::Competitor,
         Phase::OneCpu,
         Phase::Burst,
+        Phase::WorstPoints,
         Phase::Signals,
     ];
 }

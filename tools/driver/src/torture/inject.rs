@@ -15,8 +15,19 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Whether preemptions are injected; else this is Linux.
-static TORMENT: AtomicBool = AtomicBool::new(false);
+/// What is injected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Torment {
+    /// Nothing: this is Linux.
+    No,
+    /// Preemptions, and garbage in nodes.
+    Preemption,
+    /// Futex waits that return early, too. They end a sleep that nobody would have ended, so a test for lost wake-ups goes without.
+    EarlyReturns,
+}
+
+static PREEMPTION: AtomicBool = AtomicBool::new(false);
+static EARLY_RETURNS: AtomicBool = AtomicBool::new(false);
 /// Whether spinners give their CPU away now and then. For tests with more threads than CPUs in which not this is
 /// tested: they see a hundred times as many hand-overs.
 static GENTLE: AtomicBool = AtomicBool::new(false);
@@ -31,8 +42,9 @@ thread_local! {
 const PATIENCE: u32 = 100;
 
 /// For the whole process: there is one test in it.
-pub fn configure(torment: bool, gentle: bool) {
-    TORMENT.store(torment, Relaxed);
+pub fn configure(torment: Torment, gentle: bool) {
+    PREEMPTION.store(torment != Torment::No, Relaxed);
+    EARLY_RETURNS.store(torment == Torment::EarlyReturns, Relaxed);
     GENTLE.store(gentle, Relaxed);
 }
 
@@ -42,7 +54,7 @@ pub fn seed(seed: u64) {
 }
 
 fn draw() -> Option<u64> {
-    if !TORMENT.load(Relaxed) {
+    if !PREEMPTION.load(Relaxed) {
         return None;
     }
     let mut random = RANDOM.get()?;
@@ -149,7 +161,7 @@ impl Platform for Injecting {
         deadline: Option<&Deadline>,
     ) -> Wait {
         Self::preemption_point();
-        let backstop_ns = match draw() {
+        let backstop_ns = match draw().filter(|_| EARLY_RETURNS.load(Relaxed)) {
             Some(drawn) if drawn % 8 == 0 => return Wait::Retry,
             Some(drawn) if drawn % 8 == 1 => backstop_ns.min(drawn >> 8 & 0xffff),
             _ => backstop_ns,

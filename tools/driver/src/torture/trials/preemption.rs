@@ -4,10 +4,11 @@
 use super::exclusion::hammer;
 use crate::torture::crew::Crew;
 use crate::torture::ground::{Ground, Phase};
+use crate::torture::inject::Torment;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub fn run(ground: &Ground) -> Option<String> {
-    let guarded = ground.tormented();
+    let guarded = ground.tormented(Torment::EarlyReturns);
     ground.phase(Phase::Hammer);
     let passes = AtomicU64::new(0);
     Crew::new(ground.threads, ground.seed).work(ground.duration, true, |worker| {

@@ -5,7 +5,7 @@ use crate::lock::Lock;
 use crate::torture::child::{fail, trouble};
 use crate::torture::crew::spawn;
 use crate::torture::ground::{Ground, work};
-use crate::torture::inject;
+use crate::torture::inject::{self, Torment};
 use crate::torture::random::Random;
 use std::ffi::c_void;
 use std::sync::Barrier;
@@ -19,7 +19,7 @@ const LIVES: usize = 2000;
 
 pub fn run(ground: &Ground) {
     let lock = ground.gentle_lock();
-    inject::configure(true, true);
+    inject::configure(Torment::EarlyReturns, true);
     let threads = ground.threads.clamp(2, 4);
     let mut random = ground.random("release");
     let current = AtomicPtr::<c_void>::new(std::ptr::null_mut());

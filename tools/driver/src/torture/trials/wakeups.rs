@@ -4,6 +4,7 @@
 use crate::clock;
 use crate::torture::crew::{Crew, Worker};
 use crate::torture::ground::{Ground, Guarded, Phase, work};
+use crate::torture::inject::Torment;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,10 +15,13 @@ const ROUNDS: usize = 100_000;
 pub fn run(ground: &Ground) -> Option<String> {
     let guarded = ground.gentle();
     ground.phase(Phase::Burst);
-    let mut passes = bursts(ground, &guarded, false);
+    guarded.settle(bursts(ground, &guarded, false));
+    let guarded = ground.tormented(Torment::Preemption);
+    ground.phase(Phase::WorstPoints);
+    guarded.settle(bursts(ground, &guarded, false));
     ground.phase(Phase::Signals);
-    passes += bursts(ground, &guarded, true);
-    guarded.settle(passes);
+    let guarded = ground.gentle();
+    guarded.settle(bursts(ground, &guarded, true));
     None
 }
 
