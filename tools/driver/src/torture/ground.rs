@@ -2,6 +2,7 @@
 //!
 //! A test that finds a fault ends its process at once ([`fail`]): no thread has to come back from a broken lock.
 
+use super::SHORT;
 use super::child::{Progress, fail};
 use super::crew::{Crew, Worker};
 use super::inject::{self, Torment};
@@ -70,9 +71,11 @@ impl Ground<'_> {
         Crew::new(threads, self.seed).work(self.duration, false, work);
     }
 
-    /// Yields round numbers: `least` at least, then until the phase's time is over or `most` are done.
+    /// Yields round numbers: `least` at least, then until the phase's time is over or `most` are done, which holds for the short form
+    /// and grows with the time.
     pub fn rounds(&self, least: usize, most: usize) -> impl Iterator<Item = usize> + use<> {
         let end = Instant::now() + self.duration;
+        let most = most * (self.duration.as_millis() / SHORT.as_millis()).max(1) as usize;
         (0..most).take_while(move |&round| round < least || Instant::now() < end)
     }
 }

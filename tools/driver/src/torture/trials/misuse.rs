@@ -11,7 +11,7 @@ const MANY: usize = 100;
 /// Locks of which several threads hold some at once.
 const SHARED: usize = 8;
 /// Threads that live for one acquisition or two.
-const SHORT_LIVED: usize = 200;
+const SHORT_LIVED: usize = 1000;
 /// Times that one address is a lock.
 const LIVES: usize = 50;
 
