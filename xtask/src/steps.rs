@@ -87,6 +87,13 @@ const STEPS: &[Step] = &[
         run: instructions,
     },
     Step {
+        name: "torture",
+        about: "every lock under torture, in short; locks that are broken on purpose are noticed",
+        packages: "build",
+        needs_dist: true,
+        run: torture,
+    },
+    Step {
         name: "memcached",
         about: "memcached under load on our mutex, in short",
         packages: "memcached",
@@ -295,6 +302,25 @@ fn instructions(project: &Project) -> Result<Tally> {
     Ok(Tally {
         passed: promised.len() - failed,
         failed,
+        skipped: 0,
+    })
+}
+
+fn torture(project: &Project) -> Result<Tally> {
+    let mut driver = Command::new(project.program("driver"));
+    driver.args(["--test", "--all", "--threads", "1,2,4,16,64"]);
+    let (status, text) = shell::tee(&mut driver)?;
+    // The closing line is of the same form as ours.
+    let count = |word: &str| {
+        let counts = text.lines().last().unwrap_or_default();
+        let mut parts = counts.split(", ");
+        parts.find_map(|part| part.strip_suffix(word)?.trim().parse().ok())
+    };
+    let (passed, failed) = (count("passed").unwrap_or(0), count("failed").unwrap_or(0));
+    Ok(Tally {
+        passed,
+        // The self-check may have failed alone.
+        failed: failed.max(usize::from(!status.success())),
         skipped: 0,
     })
 }

@@ -62,6 +62,9 @@ pub struct Cli {
     )]
     pub champion: Option<String>,
 
+    #[command(flatten)]
+    pub torture: crate::torture::Options,
+
     /// Every lock
     #[arg(long, help_heading = "Which locks")]
     pub all: bool,

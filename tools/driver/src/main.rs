@@ -8,6 +8,7 @@
 //! | `workload` | the measured loop |
 //! | `round`, `threads` | one round of it with one lock, and its checks; its threads |
 //! | `bench` | the grid and the interleaving of rounds |
+//! | `torture` | `--test`: whether they are locks at all |
 //! | `clock`, `latency`, `usage`, `futex` | time, latencies, CPU time, system calls |
 //! | `cpus` | where the threads run |
 //! | `run` | a run as data, JSON |
@@ -16,7 +17,7 @@
 //! | `plot` | `driver plot`: a run as figures and a page |
 //! | `machine` | where a run was made |
 //!
-//! No thread is started outside `threads`, so that `--single-threaded` is true.
+//! No thread is started outside `threads` and the children of `torture`, so that `--single-threaded` is true.
 
 mod bench;
 mod champion;
@@ -38,6 +39,7 @@ mod select;
 mod summary;
 mod table;
 mod threads;
+mod torture;
 mod usage;
 mod workload;
 
@@ -118,6 +120,7 @@ enum Job<'a> {
     /// The file, the lock to judge, whether as CSV.
     Summary(&'a Path, Option<&'a str>, bool),
     Plot(&'a plot::Plot),
+    Test(torture::Request),
     /// And the file for its JSON, and whether stdout gets CSV.
     Bench(Box<bench::Request>, Option<&'a Path>, bool),
 }
@@ -126,10 +129,10 @@ fn prepare(cli: &Cli) -> Result<Job<'_>> {
     if let Some(cli::Command::Plot(plot)) = &cli.command {
         return Ok(Job::Plot(plot));
     }
-    let wanted = [cli.bench, cli.list, cli.summary.is_some()];
+    let wanted = [cli.bench, cli.torture.test, cli.list, cli.summary.is_some()];
     ensure!(
         wanted.iter().filter(|&&w| w).count() == 1,
-        "say one of --bench, --list, --summary RUN.json or plot RUN.json; see --help"
+        "say one of --bench, --test, --list, --summary RUN.json or plot RUN.json; see --help"
     );
     if let Some(path) = &cli.summary {
         ensure!(
@@ -141,6 +144,7 @@ fn prepare(cli: &Cli) -> Result<Job<'_>> {
     }
     let known = sources(cli)?;
     if cli.list {
+        let known = torture::with_busted(known);
         let all: Vec<_> = known.iter().map(|s| s.name.as_str()).collect();
         let form = match (cli.csv, std::io::stdout().is_terminal()) {
             (true, _) => list::Form::Csv,
@@ -148,6 +152,9 @@ fn prepare(cli: &Cli) -> Result<Job<'_>> {
             (false, false) => list::Form::Tabs,
         };
         return Ok(Job::List(cli.choice().of(&known, &all)?, form));
+    }
+    if cli.torture.test {
+        return Ok(Job::Test(tests(cli, known)?));
     }
     Ok(Job::Bench(
         Box::new(request(cli, &known)?),
@@ -228,6 +235,32 @@ fn request(cli: &Cli, known: &[Source]) -> Result<bench::Request> {
     })
 }
 
+fn tests(cli: &Cli, known: Vec<Source>) -> Result<torture::Request> {
+    // `--all` means the locks that should work; who asks for a broken one by name gets it.
+    let known = if cli.all {
+        known
+    } else {
+        torture::with_busted(known)
+    };
+    let sources = cli.choice().of(&known, &[GLIBC, AUTOLOCK])?;
+    let missing = sources.iter().find(|source| !source.exists());
+    if let Some(missing) = missing {
+        missing.open()?;
+    }
+    let mut threads = parse::flatten(&cli.threads);
+    if threads.is_empty() {
+        threads = torture::THREADS.to_vec();
+    }
+    Ok(torture::Request {
+        sources,
+        threads,
+        tests: cli.torture.only.clone(),
+        duration: cli.torture.duration(cli.duration),
+        seed: cli.torture.seed(),
+        self_check: cli.all,
+    })
+}
+
 /// A round of `--bench` if nothing else is said.
 const DURATION: Duration = Duration::from_millis(1500);
 
@@ -237,6 +270,7 @@ impl Job<'_> {
             Job::List(locks, form) => list::render(&locks, form).and_then(|text| say(&text)),
             Job::Summary(path, champion, csv) => return summarise(path, champion, csv),
             Job::Plot(plot) => plot.perform().and_then(|text| say(&text)),
+            Job::Test(request) => test(&request),
             Job::Bench(request, json, csv) => measure(&request, json, csv),
         }
         .map_err(Failure::Other)
@@ -253,6 +287,12 @@ fn measure(request: &bench::Request, json: Option<&Path>, csv: bool) -> Result<(
     } else {
         table::render(&run)
     })
+}
+
+fn test(request: &torture::Request) -> Result<()> {
+    let report = torture::torture(request, |failure| say(&format!("{failure}\n")))?;
+    say(&report.to_string())?;
+    report.verdict()
 }
 
 fn summarise(path: &Path, champion: Option<&str>, csv: bool) -> Result<(), Failure> {
