@@ -20,7 +20,8 @@
 //! concerns no waiter: each waits for its own node's state. Nodes do not change hands.
 //!
 //! Bad at: user space alone knows only that a waiter is not running if it last ran on the releaser's CPU: one that was preempted on another
-//! CPU before it slept is granted, and waited for. An acquisition costs more than in MCS: the holder is written down.
+//! CPU before it slept is granted, and waited for. A release at which nobody is ready has to wake a sleeper, even if a
+//! thread that runs would come for the lock a moment later. An acquisition costs more than in MCS: the holder is written down.
 
 use core::marker::PhantomData;
 
