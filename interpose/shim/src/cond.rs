@@ -9,7 +9,11 @@
 
 use core::ffi::{c_int, c_void};
 
-use autolock_abi::{Mutex, sync::Ordering::Relaxed};
+use autolock_abi::{
+    Mutex,
+    kind::{self, Dispatch},
+    sync::Ordering::Relaxed,
+};
 use autolock_lock::{outer, platform::Platform};
 use libc::{clockid_t, pthread_cond_t, pthread_mutex_t, timespec};
 
@@ -28,6 +32,10 @@ use crate::{
 unsafe fn release_inner(mutex: *mut pthread_mutex_t) {
     // SAFETY: the caller's contract; same size and layout, all fields atomics.
     let mutex = unsafe { &*mutex.cast::<Mutex>() };
+    let kind = mutex.kind.load(Relaxed);
+    if kind::dispatch(kind) == Dispatch::Delegate || kind::is_shared(kind) {
+        return; // No inner lock, and a delegated mutex's `__list` is glibc's.
+    }
     // A caller that does not hold the mutex gets its error from glibc.
     if mutex.owner.load(Relaxed) == Linux::tid() {
         outer::release_inner::<Slots>(mutex);

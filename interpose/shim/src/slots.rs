@@ -193,7 +193,7 @@ pub fn forget(mutex: &Mutex) {
 /// and the default algorithm.
 pub fn start(entry: &'static Entry) {
     let stride = size_of::<Header>() + entry.size.next_multiple_of(align_of::<Header>());
-    let limit = SLOTS.min(RANGE_BYTES / stride);
+    let limit = SLOTS.min(RANGE_BYTES / stride.max(1));
     // SAFETY: a new mapping at an address that the kernel chooses.
     let range = unsafe {
         libc::mmap(
