@@ -100,7 +100,7 @@ fn model_with<A: Algorithm>(threads: i32, rounds: u32, tries: bool, preemptions:
     });
 }
 
-/// The models of locks: `two` for those whose waiters all spin on one word (three of them only give loom more turns), `four` for the rest, and
+/// The models of locks: `two` for those whose waiters all spin on one word (three of them only give loom more turns), `three` or `four` for the rest, and
 /// `respinning` for those whose waiters go from one spin to another: with more preemptions loom lets two of three spin by turns, for ever.
 macro_rules! models {
     ($($most:ident $name:ident: $lock:ty;)*) => {
@@ -123,12 +123,14 @@ macro_rules! models {
     (@trying two) => { 1 };
     (@trying $more:ident) => { 2 };
     (@two $lock:ty) => {};
-    (@four $lock:ty) => {
+    (@three $lock:ty) => {
         #[test]
         fn three_lockers() {
             model::<$lock>(3, false, 2);
         }
-
+    };
+    (@four $lock:ty) => {
+        models! { @three $lock }
         models! { @respinning $lock }
     };
     (@respinning $lock:ty) => {
