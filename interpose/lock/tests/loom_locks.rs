@@ -100,7 +100,7 @@ fn model_with<A: Algorithm>(threads: i32, rounds: u32, tries: bool, preemptions:
     });
 }
 
-/// The models of locks: `two` for those whose waiters all spin on one word (three of them only give loom more turns), `four` for the rest, and
+/// The models of locks: `two` for those whose waiters all spin on one word (three of them only give loom more turns), `three` or `four` for the rest, and
 /// `respinning` for those whose waiters go from one spin to another: with more preemptions loom lets two of three spin by turns, for ever.
 macro_rules! models {
     ($($most:ident $name:ident: $lock:ty;)*) => {
@@ -123,12 +123,14 @@ macro_rules! models {
     (@trying two) => { 1 };
     (@trying $more:ident) => { 2 };
     (@two $lock:ty) => {};
-    (@four $lock:ty) => {
+    (@three $lock:ty) => {
         #[test]
         fn three_lockers() {
             model::<$lock>(3, false, 2);
         }
-
+    };
+    (@four $lock:ty) => {
+        models! { @three $lock }
         models! { @respinning $lock }
     };
     (@respinning $lock:ty) => {
@@ -151,17 +153,17 @@ models! {
     two backoff_spinlock: BackoffSpinlock<Patient>;
     two yield_spinlock: YieldSpinlock<Patient>;
     two yield_backoff_spinlock: YieldBackoffSpinlock<Patient>;
-    three futex_spinlock: FutexSpinlock<Model>;
+    four futex_spinlock: FutexSpinlock<Model>;
     three futex_backoff_spinlock: FutexBackoffSpinlock<Model>;
     three futex_yield_spinlock: FutexYieldSpinlock<Model>;
     three futex_yield_backoff_spinlock: FutexYieldBackoffSpinlock<Model>;
     two spin_normlock: SpinNormlock<Patient>;
-    three spin_autolock: SpinAutolock<Model>;
+    four spin_autolock: SpinAutolock<Model>;
     two backoff_normlock: BackoffNormlock<Patient>;
     three backoff_autolock: BackoffAutolock<Model>;
     two ticket: Ticket<Patient>;
     three ticket_normlock: TicketNormlock<Patient>;
-    three ticket_autolock: TicketAutolock<Model>;
+    four ticket_autolock: TicketAutolock<Model>;
     three ticket_autolock_whose_waiters_share_a_slot: AutoTicket<Model, true, 1>;
     three partitioned_ticket: PartitionedTicket<Patient>;
     three aepfl: Aepfl<Patient>;
