@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::packages::{self, Ready};
 use crate::project::{Project, cargo, in_ci};
-use crate::{callgrind, dist, glibc_suite, shell};
+use crate::{callgrind, dist, glibc_suite, shell, virtual_time};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -92,6 +92,13 @@ const STEPS: &[Step] = &[
         packages: "memcached",
         needs_dist: true,
         run: memcached,
+    },
+    Step {
+        name: "virtual-time",
+        about: "two boots in QEMU on virtual time are identical",
+        packages: "virtual-time",
+        needs_dist: true,
+        run: two_boots,
     },
 ];
 
@@ -303,6 +310,15 @@ fn memcached(project: &Project) -> Result<Tally> {
     let mut example = Command::new(project.program("memcached-example"));
     example.arg("--quick").arg("--lib").arg(project.preload());
     check(&mut example)
+}
+
+fn two_boots(project: &Project) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for (text, good) in virtual_time::check(project)? {
+        println!("{}: {text}", if good { "ok" } else { "FAILED" });
+        tally = tally.add(if good { Tally::PASSED } else { Tally::FAILED });
+    }
+    Ok(tally)
 }
 
 /// A command that is one check.
