@@ -313,8 +313,16 @@ fn memcached(project: &Project) -> Result<Tally> {
 }
 
 fn two_boots(project: &Project) -> Result<Tally> {
+    let image = match virtual_time::Image::of_dist(project) {
+        // No kernel to be had: the machine may be offline.
+        Err(error) if !in_ci() => {
+            println!("SKIPPED: {error:#}");
+            return Ok(Tally::SKIPPED);
+        }
+        image => image?,
+    };
     let mut tally = Tally::default();
-    for (text, good) in virtual_time::check(project)? {
+    for (text, good) in virtual_time::check(&image) {
         println!("{}: {text}", if good { "ok" } else { "FAILED" });
         tally = tally.add(if good { Tally::PASSED } else { Tally::FAILED });
     }

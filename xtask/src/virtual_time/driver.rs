@@ -24,37 +24,27 @@ impl Job {
     /// One lock a boot, so that its figures do not depend on which others were asked for.
     pub fn args(&self) -> Vec<String> {
         let (threads, rounds) = (self.threads.to_string(), self.rounds.to_string());
-        let words = [
-            "--bench",
-            &self.lock,
-            "--baseline",
-            &self.lock,
-            "--threads",
-            &threads,
-            "--cs",
-            &self.section,
-            "--extra",
-            &self.gap,
-            "--duration",
-            &self.duration,
-            "--warm-up",
-            "10ms",
-            "--rounds",
-            &rounds,
-            // The tracepoint would make each call slower.
-            "--futex-calls",
-            "own",
-        ];
-        words.map(str::to_owned).to_vec()
+        let lock = ["--bench", &self.lock, "--baseline", &self.lock];
+        let size = ["--threads", &threads, "--rounds", &rounds];
+        // The tracepoint would make each call slower.
+        let rest = ["--warm-up", "10ms", "--futex-calls", "own"];
+        let words = [&lock[..], &size, &self.knobs(), &rest].concat();
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    /// What the user wrote and only driver can judge.
+    fn knobs(&self) -> [&str; 6] {
+        let (section, gap, duration) = (&self.section, &self.gap, &self.duration);
+        ["--cs", section, "--extra", gap, "--duration", duration]
     }
 }
 
-/// The locks that `patterns` mean, by driver's own judgement.
-pub fn locks(project: &Project, patterns: &[String]) -> Result<Vec<String>> {
+/// The locks that `patterns` mean, by driver's own judgement, which is on the job's knobs as well.
+pub fn locks(project: &Project, patterns: &[String], job: &Job) -> Result<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     for pattern in patterns {
         let mut command = Command::new(project.program("driver"));
-        command.arg("--list").arg(pattern);
+        command.arg("--list").arg(pattern).args(job.knobs());
         let output = command.output().context("cannot run driver --list")?;
         if !output.status.success() {
             let complaint = String::from_utf8_lossy(&output.stderr);

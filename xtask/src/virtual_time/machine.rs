@@ -46,8 +46,12 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn last_line(&self) -> String {
-        last_line(&self.console)
+    /// What driver complained about, or else the last line.
+    pub fn complaint(&self) -> String {
+        let text = String::from_utf8_lossy(&self.console);
+        let mut lines = text.lines().map(str::trim_end);
+        let of_driver = lines.find(|line| line.starts_with("driver: "));
+        of_driver.map_or_else(|| last_line(&self.console), str::to_owned)
     }
 }
 
@@ -74,7 +78,7 @@ impl Machine {
         command.arg("-kernel").arg(&self.kernel);
         command.arg("-initrd").arg(&self.initramfs);
         // The kernel hands what stands after "--" to the first process.
-        let append = format!("{KERNEL_ARGS} -- {}", args.join(" "));
+        let append = format!("{KERNEL_ARGS} -- driver {}", args.join(" "));
         command.arg("-append").arg(append);
         command
     }
@@ -129,7 +133,7 @@ impl Running {
             .context("cannot wait for QEMU")?;
         let Some(status) = ended else {
             bail!(
-                "no end within the time limit; the console's last line is: {}",
+                "no end within the time limit; the console says: {}",
                 self.last_line("console")
             );
         };
@@ -187,7 +191,7 @@ mod tests {
             line.contains(" -icount shift=0,sleep=off ") && line.contains(" -smp 4 "),
             "{line}"
         );
-        assert!(line.contains("-- --bench a'"), "{line}");
+        assert!(line.contains("-- driver --bench a'"), "{line}");
         assert!(!machine(Time::Host).line(4, &args).contains("icount"));
     }
 }

@@ -100,7 +100,7 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
         None => project.preload(),
         named => project.preload_or_build(named.clone())?,
     };
-    let locks = driver::locks(project, &options.locks)?;
+    let locks = driver::locks(project, &options.locks, &options.job("", 1))?;
     let host = Host::describe(project)?;
     let image = Image::prepare(project, &lib, &options.kernel)?;
     let machine = image.machine(Time::Virtual);
@@ -146,13 +146,9 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
     for (cpus, job) in &plan {
         bar.set_message(format!("{} on {cpus} vCPUs", job.lock));
         record.note(&image.short(&machine.line(*cpus, &job.args())))?;
-        let row = measure(&machine, *cpus, job, Duration::from_secs(options.timeout))?;
-        bar.println(format!(
-            "{} on {cpus} vCPUs: {} ({:.0} s)",
-            job.lock,
-            row.verdict(),
-            row.host_s
-        ));
+        let row = measure(&machine, *cpus, job, Duration::from_secs(options.timeout));
+        let (lock, took) = (&job.lock, row.host_s);
+        bar.println(format!("{lock} on {cpus} vCPUs, {took:.0} s: {row}"));
         report.push(row);
         bar.inc(1);
         record.save(
@@ -186,44 +182,50 @@ impl Options {
 }
 
 /// The test's part: what came of each check, in words, and whether it is well.
-pub fn check(project: &Project) -> Result<Vec<(String, bool)>> {
+pub fn check(image: &Image) -> Vec<(String, bool)> {
     /// For all boots together.
     const LIMIT: Duration = Duration::from_secs(170);
     const CPUS: usize = 2;
     let deadline = Instant::now() + LIMIT;
-    let image = Image::prepare(project, &project.preload(), KERNEL)?;
-    let job = |lock: &str| Job {
-        lock: lock.to_owned(),
-        threads: 2 * CPUS,
-        section: "1us".into(),
-        gap: "1us".into(),
-        duration: "20ms".into(),
-        rounds: 2,
+    let twice = |lock: &str, time| {
+        let job = Job {
+            lock: lock.to_owned(),
+            threads: 2 * CPUS,
+            section: "1us".into(),
+            gap: "1us".into(),
+            duration: "20ms".into(),
+            rounds: 2,
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        measure(&image.machine(time), CPUS, &job, left)
     };
-    let left = || deadline.saturating_duration_since(Instant::now());
     let mut checks = Vec::new();
-    let machine = image.machine(Time::Virtual);
     for lock in ["glibc", "autolock"] {
-        let row = measure(&machine, CPUS, &job(lock), left())?;
-        let complaint = row.complaint.as_deref().unwrap_or_default();
-        let text = format!("{lock}, two boots: {} {complaint}", row.verdict());
-        checks.push((text.trim_end().to_owned(), row.holds()));
+        let row = twice(lock, Time::Virtual);
+        checks.push((format!("{lock}, two boots: {row}"), row.holds()));
     }
     // The same on the host's time must not pass.
-    let row = measure(&image.machine(Time::Host), CPUS, &job("glibc"), left())?;
+    let row = twice("glibc", Time::Host);
     let noticed = row.figures.is_some() && !row.identical;
-    let text = format!("glibc, two boots on the host's time: {}", row.verdict());
-    checks.push((text, noticed));
-    Ok(checks)
+    checks.push((
+        format!("glibc on the host's time, two boots: {row}"),
+        noticed,
+    ));
+    checks
 }
 
 /// What is booted, for as long as it is needed.
-struct Image {
+pub struct Image {
     kernel: guest::Kernel,
     folder: TempDir,
 }
 
 impl Image {
+    /// With the preload in target/dist.
+    pub fn of_dist(project: &Project) -> Result<Self> {
+        Self::prepare(project, &project.preload(), KERNEL)
+    }
+
     fn prepare(project: &Project, lib: &Path, metapackage: &str) -> Result<Self> {
         let kernel = guest::kernel(project, metapackage)?;
         let folder = tempfile::tempdir().context("cannot make a scratch folder")?;
@@ -256,7 +258,7 @@ impl Image {
     }
 }
 
-fn measure(machine: &Machine, cpus: usize, job: &Job, limit: Duration) -> Result<Row> {
+fn measure(machine: &Machine, cpus: usize, job: &Job, limit: Duration) -> Row {
     let started = Instant::now();
     let outcome = machine
         .boot_twice(cpus, &job.args(), limit)
@@ -281,14 +283,14 @@ fn measure(machine: &Machine, cpus: usize, job: &Job, limit: Duration) -> Result
         }
         Err(error) => row.complaint = Some(format!("{error:#}")),
     }
-    Ok(row)
+    row
 }
 
 /// The first boot's answer, and where the second one's differs.
 fn judge([first, second]: &[Output; 2]) -> Result<(Answer, Option<String>)> {
     let answer = |output: &Output| {
         driver::answer(&output.answer)
-            .with_context(|| format!("the console's last line is: {}", output.last_line()))
+            .with_context(|| format!("the console says: {}", output.complaint()))
     };
     let answers = [answer(first)?, answer(second)?];
     let difference = compare::difference(first, second);

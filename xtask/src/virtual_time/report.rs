@@ -124,11 +124,22 @@ impl fmt::Display for Report {
 }
 
 impl Row {
-    pub fn verdict(&self) -> &'static str {
+    fn verdict(&self) -> &'static str {
         match (self.identical, self.figures.is_some()) {
             (true, true) => "identical",
             (false, true) => "DIFFERENT",
             (_, false) => "FAILED",
+        }
+    }
+}
+
+/// The verdict, and the reason if it is a bad one.
+impl fmt::Display for Row {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.verdict())?;
+        match &self.complaint {
+            Some(complaint) => write!(out, ": {complaint}"),
+            None => Ok(()),
         }
     }
 }
