@@ -148,7 +148,7 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
         record.note(&image.short(&machine.line(*cpus, &job.args())))?;
         let row = measure(&machine, *cpus, job, Duration::from_secs(options.timeout));
         let (lock, took) = (&job.lock, row.host_s);
-        bar.println(format!("{lock} on {cpus} vCPUs, {took:.0} s: {row}"));
+        bar.suspend(|| println!("{lock} on {cpus} vCPUs, {took:.0} s: {row}"));
         report.push(row);
         bar.inc(1);
         record.save(
