@@ -1,9 +1,8 @@
 //! `bench-virtual`: locks in QEMU on virtual time, everything twice, with identical results.
 //!
 //! QEMU without KVM counts instructions and lets each take a nanosecond of the guest's time, one
-//! virtual CPU after the other. Nothing in the guest depends on the host's load: the same image
-//! gives the same bytes on any machine, so a difference between two locks, or between two
-//! revisions of one, is never noise.
+//! virtual CPU after the other. The host's load and speed change nothing: the same QEMU and image
+//! give the same bytes, and two boots in two processes are compared to show it.
 //!
 //! What it shows: effects of scheduling. Who is preempted while it holds a lock, who is woken and
 //! when, what a policy makes of more threads than CPUs.
@@ -12,12 +11,15 @@
 //! - Cache lines cost nothing, and another CPU's interrupt arrives at once. On real machines
 //!   these decide what a hand-over costs.
 //! - No scaling: the virtual CPUs share one stream of instructions. Sixteen do no more work in a
-//!   virtual second than two, each has an eighth of the speed, and a CPU that spins takes from the
-//!   others. Compare locks at the same number of CPUs and nothing else.
-//! - A virtual CPU goes on until it pauses, halts or the next timer is due. A wait loop without
-//!   `pause` runs alone until then. (The kernel must keep to that too. Debian's 6.1 does not: it waits for
-//!   its second CPU without a pause, and for ever. 6.12 does.) Work between two pauses is atomic:
-//!   sections and gaps that are shorter than driver's busy wait can hardly collide.
+//!   virtual second than two, and one that spins takes from the others. Compare locks at the same
+//!   number of CPUs and nothing else.
+//! - A virtual CPU goes on until it pauses, halts or the next timer is due, and after a timer the
+//!   first one goes first. A wait loop without `pause` on it runs alone for ever. The kernel must
+//!   keep to that too: Debian's 6.1 does not (it waits for its second CPU so), 6.12 does.
+//! - Work between two pauses is atomic: driver pauses only while it waits for the end of a
+//!   section or of the gap after it, so both should be long enough to be waited for.
+//! - Repeatable is not robust: one instruction more moves every later event. The spread of the
+//!   rounds says how much that matters; a ratio within it means nothing.
 //!
 //! | module | what it is for |
 //! |---|---|
@@ -68,7 +70,7 @@ pub struct Options {
     /// Time inside the critical section
     #[arg(long, value_name = "TIME", default_value = "1us")]
     cs: String,
-    /// Time between unlock and the next lock; should not be 0, see the limits in the README
+    /// Time between unlock and the next lock; with 0 no other virtual CPU gets a turn there
     #[arg(long, value_name = "TIME", default_value = "1us")]
     extra: String,
     /// Length of a round, in virtual time
