@@ -4,7 +4,7 @@
 //! versions, revision), `commands.txt` (every command line, with the load on the machine before
 //! and after), and per benchmark the program's JSON and its table as text. Nothing is judged here.
 
-mod machine;
+pub mod machine;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -233,20 +233,20 @@ fn memcached(project: &Project, record: &Record, options: &Options, lib: &Path) 
 }
 
 /// The folder of one run.
-struct Record {
-    folder: PathBuf,
+pub struct Record {
+    pub folder: PathBuf,
     /// Taken off the paths in what is written down.
-    root: PathBuf,
+    pub root: PathBuf,
 }
 
 impl Record {
-    fn save(&self, name: &str, text: &str) -> Result<()> {
+    pub fn save(&self, name: &str, text: &str) -> Result<()> {
         let file = self.folder.join(name);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
     /// Adds a line to the list of commands.
-    fn note(&self, line: &str) -> Result<()> {
+    pub fn note(&self, line: &str) -> Result<()> {
         let line = line.replace(&format!("{}/", self.root.display()), "");
         let file = self.folder.join("commands.txt");
         OpenOptions::new()

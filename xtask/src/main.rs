@@ -12,6 +12,7 @@ mod packages;
 mod project;
 mod shell;
 mod steps;
+mod virtual_time;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ enum Verb {
     Test(steps::Options),
     /// Run the documented benchmarks and write them to bench/runs/DATE-MACHINE/
     Bench(bench::Options),
+    /// Run locks in QEMU on virtual time, twice, and require identical results
+    BenchVirtual(virtual_time::Options),
     /// Count instructions per lock+unlock pair, glibc beside autolock
     Callgrind {
         /// The preload to measure; the one in target/dist is built if this is left out
@@ -94,6 +97,7 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
         Verb::Demo { args } => demo::run(&project, &args),
         Verb::Test(options) => steps::run(&project, &options),
         Verb::Bench(options) => bench::run(&project, &options),
+        Verb::BenchVirtual(options) => virtual_time::run(&project, &options),
         Verb::Callgrind { lib, json } => {
             packages::require("callgrind")?;
             let lib = project.preload_or_build(lib)?;

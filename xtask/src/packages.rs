@@ -1,6 +1,8 @@
 //! Debian packages: what each step needs, what is missing, and how it gets installed.
 //!
-//! The only module that calls dpkg, apt-get or sudo. Runs `apt-get update` at most once.
+//! The only module (with [`fetch`]) that calls dpkg, apt or sudo. Runs `apt-get update` at most once.
+
+pub mod fetch;
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +40,8 @@ const NEEDS: &[(&str, &[&str])] = &[
         ],
     ),
     ("callgrind", &["gcc", "libc6-dev", "valgrind"]),
+    // The kernel and the guest's shell are fetched and not installed.
+    ("virtual-time", &["qemu-system-x86"]),
     // memaslap, the load generator, is built from source.
     (
         "memcached",
@@ -131,13 +135,7 @@ fn install(names: &[String]) -> Result<()> {
         );
     };
     eprintln!("installing {names_line}");
-    static UPDATED: AtomicBool = AtomicBool::new(false);
-    if !UPDATED.swap(true, Ordering::Relaxed)
-        && let Err(error) = shell::output(apt(prefix).arg("update"))
-    {
-        // Old lists may still do; the install below says so if they do not.
-        eprintln!("apt-get update failed, going on with the lists that are there: {error:#}");
-    }
+    update_once(prefix);
     let mut command = apt(prefix);
     command
         .args(["install", "-y", "--no-install-recommends"])
@@ -145,6 +143,16 @@ fn install(names: &[String]) -> Result<()> {
     match shell::output(&mut command) {
         Ok(_) => Ok(()),
         Err(error) => bail!("{by_hand} ({error:#})"),
+    }
+}
+
+fn update_once(prefix: &[&str]) {
+    static UPDATED: AtomicBool = AtomicBool::new(false);
+    if !UPDATED.swap(true, Ordering::Relaxed)
+        && let Err(error) = shell::output(apt(prefix).arg("update"))
+    {
+        // Old lists may still do; what follows says so if they do not.
+        eprintln!("apt-get update failed, going on with the lists that are there: {error:#}");
     }
 }
 

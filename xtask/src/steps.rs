@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::packages::{self, Ready};
 use crate::project::{Project, cargo, in_ci};
-use crate::{callgrind, dist, glibc_suite, shell};
+use crate::{callgrind, dist, glibc_suite, shell, virtual_time};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -99,6 +99,13 @@ const STEPS: &[Step] = &[
         packages: "memcached",
         needs_dist: true,
         run: memcached,
+    },
+    Step {
+        name: "virtual-time",
+        about: "two boots in QEMU on virtual time are identical",
+        packages: "virtual-time",
+        needs_dist: true,
+        run: two_boots,
     },
 ];
 
@@ -329,6 +336,23 @@ fn memcached(project: &Project) -> Result<Tally> {
     let mut example = Command::new(project.program("memcached-example"));
     example.arg("--quick").arg("--lib").arg(project.preload());
     check(&mut example)
+}
+
+fn two_boots(project: &Project) -> Result<Tally> {
+    let image = match virtual_time::Image::of_dist(project) {
+        // No kernel to be had: the machine may be offline.
+        Err(error) if !in_ci() => {
+            println!("SKIPPED: {error:#}");
+            return Ok(Tally::SKIPPED);
+        }
+        image => image?,
+    };
+    let mut tally = Tally::default();
+    for (text, good) in virtual_time::check(&image) {
+        println!("{}: {text}", if good { "ok" } else { "FAILED" });
+        tally = tally.add(if good { Tally::PASSED } else { Tally::FAILED });
+    }
+    Ok(tally)
 }
 
 /// A command that is one check.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use super::build;
-use crate::project::{Project, make_folder};
+use crate::project::{Project, cache_folder, make_folder};
 use crate::shell;
 
 /// Where the package glibc-source puts its archive.
@@ -155,16 +155,6 @@ fn key(archive: &Path, glue: &Path) -> Result<u64> {
     RECIPE.hash(&mut hasher);
     shell::output(Command::new("cc").arg("--version"))?.hash(&mut hasher);
     Ok(hasher.finish())
-}
-
-fn cache_folder() -> Option<PathBuf> {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-    base.is_absolute().then(|| base.join("autolock"))
 }
 
 fn scratch_in(folder: &Path) -> Result<TempDir> {
