@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Instructions in a row, at most: some lock and unlock calls.
 const STEPS: u64 = 400;
 /// Of so many steps, one loses the CPU.
-const STEPS_PER_LOSS: u64 = 24;
+const STEPS_PER_LOSS: u64 = 16;
 /// The trap flag of EFLAGS.
 const TRAP: i64 = 1 << 8;
 
@@ -111,8 +111,8 @@ extern "C" fn stepped(_: libc::c_int, _: *mut libc::siginfo_t, at: *mut libc::uc
     set_trap(at, left > 0);
     let drawn = draw();
     if drawn.is_multiple_of(STEPS_PER_LOSS) {
-        match drawn >> 16 & 3 {
-            0 => Linux::sleep(20_000),
+        match drawn >> 16 & 1 {
+            0 => Linux::sleep(drawn >> 32 & 0xffff),
             _ => Linux::yield_now(),
         }
     }

@@ -21,7 +21,7 @@ const LIVES: usize = 2000;
 pub fn run(ground: &Ground) {
     let lock = ground.gentle_lock();
     inject::configure(Torment::EarlyReturns, true);
-    let threads = ground.threads.clamp(2, 4);
+    let threads = ground.threads.clamp(2, 3);
     let mut random = ground.random("release");
     let current = AtomicPtr::<c_void>::new(std::ptr::null_mut());
     let users = AtomicUsize::new(0);
@@ -70,7 +70,7 @@ fn use_up(lock: &Lock, page: *mut c_void, users: &AtomicUsize, random: &mut Rand
     // A load and a store: the lock guards the count.
     let left = users.load(Relaxed) - 1;
     users.store(left, Relaxed);
-    if random.one_in(4) {
+    if random.one_in(2) {
         signals::interrupt_myself();
     }
     // SAFETY: this thread has locked it.
