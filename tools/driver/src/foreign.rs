@@ -80,6 +80,7 @@ const PTHREAD_MUTEX: Entry = Entry {
     },
     size: size_of::<pthread_mutex_t>(),
     align: align_of::<pthread_mutex_t>(),
+    release_is_final: true,
     operations: Operations {
         init: mutex_init,
         destroy: mutex_destroy,
@@ -114,6 +115,7 @@ const PTHREAD_SPINLOCK: Entry = Entry {
     },
     size: size_of::<pthread_spinlock_t>(),
     align: align_of::<pthread_spinlock_t>(),
+    release_is_final: true,
     operations: Operations {
         init: spin_init,
         destroy: spin_destroy,
