@@ -131,6 +131,8 @@ trait Crate: 'static {
     type Raw: RawMutex + Send + Sync;
     /// What it is.
     const INFO: Info;
+    /// [`Algorithm::RELEASE_IS_FINAL`].
+    const RELEASE_IS_FINAL: bool = true;
 }
 
 struct ParkingLot;
@@ -157,6 +159,8 @@ impl Crate for Usync {
         order: Order::Unfair,
         waiting: Waiting::Sleeps,
     };
+    // It unlocks first and looks for sleepers then: Rust's borrows keep it alive.
+    const RELEASE_IS_FINAL: bool = false;
 }
 
 /// A crate's lock, by lock_api.
@@ -167,6 +171,7 @@ struct OfCrate<C: Crate> {
 
 impl<C: Crate> Algorithm for OfCrate<C> {
     const INFO: Info = C::INFO;
+    const RELEASE_IS_FINAL: bool = C::RELEASE_IS_FINAL;
 
     fn new() -> Self {
         Self {
