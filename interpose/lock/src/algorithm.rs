@@ -50,6 +50,10 @@ pub trait Algorithm: Sized + Sync + 'static {
     /// What it is.
     const INFO: Info;
 
+    /// Whether the lock's memory may go as soon as the next holder has unlocked, as POSIX promises for a mutex: `unlock` does not look at it
+    /// after the releasing store.
+    const RELEASE_IS_FINAL: bool = true;
+
     /// A free lock.
     fn new() -> Self;
 
@@ -98,6 +102,8 @@ pub struct Entry {
     pub size: usize,
     /// Their alignment.
     pub align: usize,
+    /// [`Algorithm::RELEASE_IS_FINAL`].
+    pub release_is_final: bool,
     /// Its functions.
     pub operations: Operations,
 }
@@ -119,6 +125,7 @@ pub const fn entry<A: Algorithm>() -> Entry {
         info: A::INFO,
         size: size_of::<A>(),
         align: align_of::<A>(),
+        release_is_final: A::RELEASE_IS_FINAL,
         operations: Operations {
             init: init::<A>,
             destroy: destroy::<A>,

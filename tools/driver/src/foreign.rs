@@ -80,6 +80,7 @@ const PTHREAD_MUTEX: Entry = Entry {
     },
     size: size_of::<pthread_mutex_t>(),
     align: align_of::<pthread_mutex_t>(),
+    release_is_final: true,
     operations: Operations {
         init: mutex_init,
         destroy: mutex_destroy,
@@ -114,6 +115,7 @@ const PTHREAD_SPINLOCK: Entry = Entry {
     },
     size: size_of::<pthread_spinlock_t>(),
     align: align_of::<pthread_spinlock_t>(),
+    release_is_final: true,
     operations: Operations {
         init: spin_init,
         destroy: spin_destroy,
@@ -129,6 +131,8 @@ trait Crate: 'static {
     type Raw: RawMutex + Send + Sync;
     /// What it is.
     const INFO: Info;
+    /// [`Algorithm::RELEASE_IS_FINAL`].
+    const RELEASE_IS_FINAL: bool = true;
 }
 
 struct ParkingLot;
@@ -155,6 +159,8 @@ impl Crate for Usync {
         order: Order::Unfair,
         waiting: Waiting::Sleeps,
     };
+    // It unlocks first and looks for sleepers then: Rust's borrows keep it alive.
+    const RELEASE_IS_FINAL: bool = false;
 }
 
 /// A crate's lock, by lock_api.
@@ -165,6 +171,7 @@ struct OfCrate<C: Crate> {
 
 impl<C: Crate> Algorithm for OfCrate<C> {
     const INFO: Info = C::INFO;
+    const RELEASE_IS_FINAL: bool = C::RELEASE_IS_FINAL;
 
     fn new() -> Self {
         Self {

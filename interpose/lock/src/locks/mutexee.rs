@@ -141,6 +141,8 @@ impl<P: Platform> Algorithm for Mutexee<P> {
         waiting: Waiting::Sleeps,
     };
 
+    const RELEASE_IS_FINAL: bool = false;
+
     fn new() -> Self {
         Self {
             word: AtomicU32::new(FREE),

@@ -173,6 +173,7 @@ fn judge(status: i32, mut reader: PipeReader, progress: &Progress) -> Result<Ver
             libc::SIGBUS => "SIGBUS",
             libc::SIGABRT => "SIGABRT",
             libc::SIGILL => "SIGILL",
+            libc::SIGTRAP => "SIGTRAP",
             _ => "a signal",
         };
         let phase = progress.name();

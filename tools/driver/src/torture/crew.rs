@@ -4,6 +4,7 @@ use super::child::trouble;
 use super::ground::work;
 use super::inject;
 use super::random::{Random, mix};
+use super::signals;
 use crate::clock;
 use std::sync::Barrier;
 use std::sync::atomic::{
@@ -81,14 +82,16 @@ impl Crew {
                         stop: &self.stop,
                     };
                     start.wait();
+                    signals::allow_steps(true);
                     work(&mut worker);
+                    signals::allow_steps(false);
                     self.done.fetch_add(1, Release);
                 });
             }
             start.wait();
             if signals {
                 let seed = mix(self.seed);
-                spawn(scope, move || inject::signal_at_random(self, seed));
+                spawn(scope, move || signals::at_random(self, seed));
             }
             let end = Instant::now() + duration;
             while !self.finished() {

@@ -1,19 +1,14 @@
-//! Losing the CPU at the worst points: Linux for the locks of the collection, with preemptions injected, and a
-//! tormentor that interrupts any lock's threads with signals.
+//! Losing the CPU at the worst points that a lock of the collection knows of itself: Linux, with preemptions injected.
 //!
-//! May touch: the calling thread's random numbers in static TLS, sched_yield(2), short sleeps, SIGUSR1 of a test's
-//! own process. Nothing here allocates on a lock path.
+//! May touch: the calling thread's random numbers in static TLS, sched_yield(2), short sleeps. Nothing here allocates.
 
-use super::crew::Crew;
 use super::random::Random;
 use autolock_lock::node::Node;
 use autolock_lock::platform::{Deadline, Event, Platform, Wait};
 use autolock_shim::linux::Linux;
 use std::cell::Cell;
 use std::hint::spin_loop;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// What is injected.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -191,40 +186,4 @@ impl Platform for Injecting {
     fn note_wake() {}
 
     fn note(_: Event, _: &autolock_lock::Mutex) {}
-}
-
-/// Interrupts random threads of the crew until it has finished.
-pub fn signal_at_random(crew: &Crew, seed: u64) {
-    static INSTALL: Once = Once::new();
-    INSTALL.call_once(install);
-    let process = std::process::id();
-    let mut random = Random::new(seed);
-    while !crew.finished() {
-        let tid = crew.tid(random.below(crew.threads() as u64) as usize);
-        if tid != 0 {
-            // SAFETY: a signal that this process handles, to a thread of its own or, if that has ended, to nobody.
-            unsafe { libc::syscall(libc::SYS_tgkill, process, tid, libc::SIGUSR1) };
-        }
-        crate::clock::sleep(Duration::from_micros(10 + random.below(190)));
-    }
-}
-
-fn install() {
-    // SAFETY: all zero is a valid sigaction: no flags, so no system call is restarted, and an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = interrupted as *const () as usize;
-    // SAFETY: a handler that does only what a handler may do.
-    let rc = unsafe { libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()) };
-    assert_eq!(rc, 0, "SIGUSR1 can be handled");
-}
-
-/// Loses the CPU, or some time. Touches neither locks nor errno.
-extern "C" fn interrupted(_: libc::c_int) {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    match COUNT.fetch_add(1, Relaxed) % 4 {
-        0 => spin(5000),
-        1 => {}
-        2 => Linux::yield_now(),
-        _ => Linux::sleep(30_000),
-    }
 }

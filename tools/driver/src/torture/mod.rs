@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `trials` | the tests |
 //! | `ground`, `crew`, `queued` | what they work with: a guarded section, threads, who surely waits |
-//! | `inject` | a platform that loses the CPU at the worst points; signals |
+//! | `inject`, `signals` | a platform that loses the CPU at the worst points; losing it anywhere |
 //! | `busted` | locks that must fail |
 //! | `subject` | a lock and what it promises |
 //! | `child` | a process for each test, and the watch over it |
@@ -23,6 +23,7 @@ mod options;
 mod queued;
 mod random;
 mod report;
+mod signals;
 mod subject;
 mod trials;
 

@@ -40,6 +40,18 @@ impl fmt::Display for Failure {
     }
 }
 
+/// How remarks end, and what they mean.
+const REMARKS: [(char, &str); 2] = [
+    (
+        '%',
+        "PASS N%: the lock promises no order; the unluckiest thread got N% of a fair share",
+    ),
+    (
+        '*',
+        "PASS *: the lock says that it looks at itself after its release, so it was not destroyed right after the last unlock",
+    ),
+];
+
 /// The outcome of a run.
 pub struct Report {
     tests: Vec<&'static str>,
@@ -157,15 +169,11 @@ impl fmt::Display for Report {
             self.duration,
             self.seed
         )?;
-        if self
-            .rows
-            .iter()
-            .any(|row| row.cells.iter().any(|cell| !cell.remark.is_empty()))
-        {
-            writeln!(
-                f,
-                "PASS N%: the lock promises no order; the unluckiest thread got N% of a fair share"
-            )?;
+        for (mark, meaning) in REMARKS {
+            let mut cells = self.rows.iter().flat_map(|row| &row.cells);
+            if cells.any(|cell| cell.remark.ends_with(mark)) {
+                writeln!(f, "{meaning}")?;
+            }
         }
         for unnoticed in &self.unnoticed {
             writeln!(f, "FAIL self-check: {unnoticed}")?;

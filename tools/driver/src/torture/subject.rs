@@ -13,6 +13,8 @@ pub struct Subject {
     pub lock: Lock,
     /// None for libraries and other crates' locks: their code cannot be had on another platform.
     pub injecting: Option<Lock>,
+    /// Whether it may be destroyed right after the last unlock.
+    pub release_is_final: bool,
     pub order: Order,
     pub waiting: Waiting,
 }
@@ -26,6 +28,10 @@ impl Subject {
             injecting: match source.origin {
                 Origin::Entry(entry) => injecting(entry.info.name),
                 Origin::Library(_) => None,
+            },
+            release_is_final: match source.origin {
+                Origin::Entry(entry) => entry.release_is_final,
+                Origin::Library(_) => true,
             },
             order: info.map_or(Order::Unfair, |info| info.order),
             waiting: info.map_or(Waiting::Sleeps, |info| info.waiting),

@@ -25,6 +25,9 @@ pub fn run(ground: &Ground) -> Option<String> {
     chain(ground);
     ground.phase(Phase::Generations);
     generations(ground);
+    if !ground.subject.release_is_final {
+        return Some("*".into());
+    }
     ground.phase(Phase::Final);
     super::release::run(ground);
     None

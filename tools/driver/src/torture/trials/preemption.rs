@@ -1,5 +1,5 @@
 //! The CPU is lost at the worst points: locks of the collection run on a platform that yields, sleeps, returns from waits
-//! early and hands out nodes full of garbage; all locks' threads are interrupted by signals.
+//! early and hands out nodes full of garbage; all locks' threads are interrupted by signals, after which they run step by step.
 
 use super::exclusion::hammer;
 use crate::torture::crew::Crew;

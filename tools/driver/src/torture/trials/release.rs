@@ -7,6 +7,7 @@ use crate::torture::crew::spawn;
 use crate::torture::ground::{Ground, work};
 use crate::torture::inject::{self, Torment};
 use crate::torture::random::Random;
+use crate::torture::signals;
 use std::ffi::c_void;
 use std::sync::Barrier;
 use std::sync::atomic::{
@@ -20,7 +21,7 @@ const LIVES: usize = 2000;
 pub fn run(ground: &Ground) {
     let lock = ground.gentle_lock();
     inject::configure(Torment::EarlyReturns, true);
-    let threads = ground.threads.clamp(2, 4);
+    let threads = ground.threads.clamp(2, 3);
     let mut random = ground.random("release");
     let current = AtomicPtr::<c_void>::new(std::ptr::null_mut());
     let users = AtomicUsize::new(0);
@@ -31,15 +32,17 @@ pub fn run(ground: &Ground) {
             let seed = random.next();
             spawn(scope, move || {
                 inject::seed(seed);
+                signals::allow_steps(true);
                 let mut random = Random::new(seed);
                 loop {
                     rounds.wait();
                     let page = current.load(Acquire);
                     if page.is_null() {
+                        signals::allow_steps(false);
                         return;
                     }
                     work(random.below(200));
-                    use_up(lock, page, users);
+                    use_up(lock, page, users, &mut random);
                     rounds.wait();
                 }
             });
@@ -57,12 +60,19 @@ pub fn run(ground: &Ground) {
 }
 
 /// The last of the users destroys the lock and unmaps it.
-fn use_up(lock: &Lock, page: *mut c_void, users: &AtomicUsize) {
+fn use_up(lock: &Lock, page: *mut c_void, users: &AtomicUsize, random: &mut Random) {
+    if random.one_in(4) {
+        // Step by step through lock or through unlock.
+        signals::interrupt_myself();
+    }
     // SAFETY: initialised, and alive until the last user has unlocked.
     unsafe { (lock.ops.lock)(page) };
     // A load and a store: the lock guards the count.
     let left = users.load(Relaxed) - 1;
     users.store(left, Relaxed);
+    if random.one_in(2) {
+        signals::interrupt_myself();
+    }
     // SAFETY: this thread has locked it.
     unsafe { (lock.ops.unlock)(page) };
     if left == 0 {
