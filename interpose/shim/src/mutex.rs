@@ -197,7 +197,9 @@ fn lock_kind<E: Engine>(mirror: &Mutex, kind: u32) -> c_int {
         if kind::dispatch(kind) == Dispatch::Delegate {
             return lock_delegated(mirror);
         }
-        E::lock(mirror, kind);
+        if !E::try_lock(mirror, kind) {
+            return lock_plain_contended::<E>(mirror, kind);
+        }
         return 0;
     }
     let me = Linux::tid_or_zero();
@@ -216,10 +218,22 @@ fn lock_kind<E: Engine>(mirror: &Mutex, kind: u32) -> c_int {
 
 #[cold]
 #[inline(never)]
+fn lock_plain_contended<E: Engine>(mirror: &Mutex, kind: u32) -> c_int {
+    E::lock(mirror, kind);
+    zero()
+}
+
+#[cold]
+#[inline(never)]
 fn lock_owned_contended<E: Engine>(mirror: &Mutex, kind: u32) -> c_int {
     E::lock(mirror, kind);
     mirror.count.store(kind::first_count(kind), Relaxed);
-    0
+    zero()
+}
+
+/// 0, without the compiler's knowledge: it would turn the jumps to those functions into calls that a stack frame on the fast path pays for.
+fn zero() -> c_int {
+    core::hint::black_box(0)
 }
 
 /// The owner's second acquisition.
