@@ -17,6 +17,11 @@ const ARTEFACTS: &[(&str, &str, &str)] = &[
         "memcached-example",
         "bin/memcached-example",
     ),
+    (
+        "mksquashfs-example",
+        "mksquashfs-example",
+        "bin/mksquashfs-example",
+    ),
 ];
 
 /// Builds and lays out; returns the dist folder.

@@ -26,6 +26,7 @@ const NEEDS: &[(&str, &[&str])] = &[
             "libmemcached-tools",
             "libtcmalloc-minimal4",
             "memcached",
+            "squashfs-tools",
         ],
     ),
     (
@@ -58,6 +59,7 @@ const NEEDS: &[(&str, &[&str])] = &[
             "memcached",
         ],
     ),
+    ("mksquashfs", &["squashfs-tools"]),
 ];
 
 /// Is everything there?

@@ -95,10 +95,17 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "memcached",
-        about: "memcached under load on our mutex, in short",
+        about: "memcached under load on our mutex and on six other locks, in short",
         packages: "memcached",
         needs_dist: true,
         run: memcached,
+    },
+    Step {
+        name: "mksquashfs",
+        about: "mksquashfs and unsquashfs on our mutex and on six other locks, in short",
+        packages: "mksquashfs",
+        needs_dist: true,
+        run: mksquashfs,
     },
     Step {
         name: "virtual-time",
@@ -332,9 +339,21 @@ fn torture(project: &Project) -> Result<Tally> {
     })
 }
 
+/// Locks to run real programs on: as different as can be, and all of them bearable with more threads than CPUs.
+const ALGORITHMS: &str = "tas,ticket_autolock,mcs_stp,malthusian,mutexee,flexguard";
+
 fn memcached(project: &Project) -> Result<Tally> {
-    let mut example = Command::new(project.program("memcached-example"));
-    example.arg("--quick").arg("--lib").arg(project.preload());
+    example(project, "memcached-example")
+}
+
+fn mksquashfs(project: &Project) -> Result<Tally> {
+    example(project, "mksquashfs-example")
+}
+
+fn example(project: &Project, name: &str) -> Result<Tally> {
+    let mut example = Command::new(project.program(name));
+    example.args(["--quick", "--algorithm", ALGORITHMS]);
+    example.arg("--lib").arg(project.preload());
     check(&mut example)
 }
 

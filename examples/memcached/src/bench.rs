@@ -1,4 +1,4 @@
-//! The interleaved rounds: a fresh memcached for each measurement, glibc and autolock side by side,
+//! The interleaved rounds: a fresh memcached for each measurement, the locks side by side,
 //! the order changing from round to round so that a drifting machine favours neither.
 
 use crate::cli::Options;
@@ -9,34 +9,21 @@ use crate::report::{self, Report};
 use crate::server::{self, Served, Server, Setup, Shutdown};
 use crate::verify::{self, Control, Latencies};
 use anyhow::{Context, Result, anyhow, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
+use example_common::figures::command_line;
+use example_common::lock::{Lock, in_round};
+use example_common::screen::Screen;
 use serde::Serialize;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// What stands before each line on stderr.
+pub const PROGRAM: &str = "memcached-example";
 
 /// How long a load generator may take to open its connections.
 const LOAD_START_LIMIT: Duration = Duration::from_secs(15);
 
 /// The last part of a load, in which connections already close, does not count for latencies.
 const LOAD_END: Duration = Duration::from_millis(100);
-
-/// Whose mutex memcached runs on.
-#[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Lock {
-    Glibc,
-    Autolock,
-}
-
-impl std::fmt::Display for Lock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Lock::Glibc => "glibc",
-            Lock::Autolock => "autolock",
-        })
-    }
-}
 
 /// One memcached, one load.
 #[derive(Serialize)]
@@ -53,12 +40,23 @@ pub struct Run {
     pub wrong_values: u64,
     pub first_fault: Option<String>,
     pub shutdown: Shutdown,
+    /// Of a chosen algorithm: the library's line at this memcached's exit that shows it. autolock has its proof once, in a run of
+    /// its own ([`proof`]), for its measured runs keep no statistics.
+    pub proof: Option<String>,
+    /// What speaks against that this memcached ran on its lock.
+    pub unproved: Option<String>,
 }
 
 /// Runs everything that `options` ask for and prints the comparison; gives what went wrong, a line each.
 pub fn run(options: &Options) -> Result<Vec<String>> {
     server::program()?;
-    let screen = Screen::new();
+    let screen = Screen::new(PROGRAM);
+    let locks = Lock::list(options.lib.is_some(), &options.algorithms);
+    if let Some(library) = &options.lib {
+        for lock in &locks {
+            lock.check(library)?;
+        }
+    }
     let generator = Generator::find(options.generator, &|step| screen.step(step), &|line| {
         screen.note(line)
     })?;
@@ -86,7 +84,7 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
     }
 
     let machine = Machine::here();
-    let (memcached, runs) = measure(options, &generator, &screen)?;
+    let (memcached, runs) = measure(options, &locks, &generator, &screen)?;
     screen.clear();
     let report = Report {
         command: command_line(),
@@ -98,6 +96,7 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
         duration_seconds: options.duration.as_secs_f64(),
         rounds: options.rounds,
         summary: report::summarise(&runs),
+        locks,
         proof,
         runs,
     };
@@ -113,6 +112,7 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
 /// memcached's version and every measurement, in the order in which they were made.
 fn measure(
     options: &Options,
+    locks: &[Lock],
     generator: &Generator,
     screen: &Screen,
 ) -> Result<(String, Vec<Run>)> {
@@ -120,37 +120,30 @@ fn measure(
     let mut runs = Vec::new();
     for round in 1..=options.rounds {
         for &threads in &options.threads {
-            for lock in order(round, options.lib.is_some()) {
+            for lock in in_round(locks, round) {
                 let what = format!(
                     "round {round} of {}, {threads} threads, {lock}",
                     options.rounds
                 );
                 screen.step(&what);
-                let preload = options.lib.as_deref().filter(|_| *lock == Lock::Autolock);
                 let server = Server::start(&Setup {
                     threads,
-                    preload,
+                    lock,
+                    library: options.lib.as_deref(),
                     environment: Vec::new(),
                 })
                 .with_context(|| what.clone())?;
                 version = server.version()?;
-                runs.push(
-                    measure_one(server, options, generator, round, threads, *lock, preload)
-                        .with_context(|| what.clone())?,
-                );
+                let run = measure_one(server, options, generator, round, threads, lock)
+                    .with_context(|| what.clone())?;
+                if let Some(line) = &run.proof {
+                    screen.note(line);
+                }
+                runs.push(run);
             }
         }
     }
     Ok((version, runs))
-}
-
-/// Which lock goes first changes with every round.
-fn order(round: u16, with_autolock: bool) -> &'static [Lock] {
-    match (with_autolock, round % 2) {
-        (false, _) => &[Lock::Glibc],
-        (true, 1) => &[Lock::Glibc, Lock::Autolock],
-        (true, _) => &[Lock::Autolock, Lock::Glibc],
-    }
 }
 
 fn measure_one(
@@ -159,10 +152,9 @@ fn measure_one(
     generator: &Generator,
     round: u16,
     threads: u16,
-    lock: Lock,
-    preload: Option<&Path>,
+    lock: &Lock,
 ) -> Result<Run> {
-    if let Some(library) = preload {
+    if let Some(library) = options.lib.as_deref().filter(|_| *lock != Lock::Glibc) {
         ensure!(
             server.has_mapped(library)?,
             "the loader did not map {} into memcached",
@@ -178,11 +170,17 @@ fn measure_one(
     .and_then(|verified| server.check_workers().map(|()| verified))
     .map_err(|error| server.explain(error))?;
     let served = server.served()?;
-    let (shutdown, _) = server.stop()?;
+    let (shutdown, said) = server.stop()?;
+    let proof = match lock {
+        Lock::Algorithm(_) => lock.proof(&said),
+        Lock::Glibc | Lock::Autolock => Ok(None),
+    };
     Ok(Run {
         threads,
         round,
-        lock,
+        unproved: proof.as_ref().err().cloned(),
+        proof: proof.ok().flatten(),
+        lock: lock.clone(),
         load: load.context("the load generator did not run")?,
         latency: report::Quantiles::of(&verified.latencies),
         verified_requests: verified.requests,
@@ -246,6 +244,9 @@ fn problems(runs: &[Run], proof: Option<&Proof>) -> Vec<String> {
                 run.load.verify_failed
             ));
         }
+        if let Some(problem) = &run.unproved {
+            problems.push(format!("{problem} ({place})"));
+        }
         if run.shutdown != Shutdown::Clean {
             problems.push(format!(
                 "memcached's shutdown was {} ({place})",
@@ -256,63 +257,9 @@ fn problems(runs: &[Run], proof: Option<&Proof>) -> Vec<String> {
     problems
 }
 
-/// The command as typed, without the folder that the program stands in.
-fn command_line() -> String {
-    let mut arguments = std::env::args();
-    let program = arguments.next().unwrap_or_default();
-    let name = Path::new(&program)
-        .file_name()
-        .map_or(program.clone(), |name| name.to_string_lossy().into_owned());
-    std::iter::once(name)
-        .chain(arguments)
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-/// Progress on stderr: a spinner on a terminal, a line per step elsewhere.
-struct Screen {
-    bar: ProgressBar,
-}
-
-impl Screen {
-    fn new() -> Self {
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
-            bar.set_style(style);
-        }
-        // Slow: the machine is being measured.
-        bar.enable_steady_tick(Duration::from_millis(500));
-        Self { bar }
-    }
-
-    fn step(&self, what: &str) {
-        // A log needs no line for every percent.
-        if self.bar.is_hidden() && !what.ends_with('%') {
-            eprintln!("memcached-example: {what}");
-        }
-        self.bar.set_message(what.to_string());
-    }
-
-    fn note(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("memcached-example: {line}"));
-    }
-
-    fn clear(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_lock_goes_first_in_every_other_round() {
-        assert_eq!(order(1, true), [Lock::Glibc, Lock::Autolock]);
-        assert_eq!(order(2, true), [Lock::Autolock, Lock::Glibc]);
-        assert_eq!(order(3, true), order(1, true));
-        assert_eq!(order(2, false), [Lock::Glibc]);
-    }
 
     #[test]
     fn every_kind_of_problem_is_told() {
@@ -334,7 +281,12 @@ mod tests {
             shutdown: Shutdown::Unclean("died of signal 11".to_string()),
             ..good()
         };
+        let unproved = Run {
+            unproved: Some("another algorithm".to_string()),
+            ..good()
+        };
         for (run, says) in [
+            (unproved, "another algorithm"),
             (wrong, "verify-1 is missing"),
             (unverified, "read 1 wrong"),
             (unclean, "signal 11"),

@@ -1,15 +1,13 @@
 //! Options, their defaults and their checks. Looks at the file system only to find the library.
 
-use crate::failure::missing;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use std::path::{Path, PathBuf};
+use example_common::library;
+use std::path::PathBuf;
 use std::time::Duration;
 
-const LIBRARY: &str = "libautolock.so";
-
-/// Runs an unmodified memcached on glibc's mutex and on libautolock.so, under the same load, and
-/// compares throughput, latency and every value read back.
+/// Runs an unmodified memcached on glibc's mutex, on libautolock.so and on other locks, under the
+/// same load, and compares throughput, latency and every value read back.
 ///
 /// Exit status: 0 everything held, 1 a check failed, 2 usage or something is missing.
 #[derive(Parser, Debug)]
@@ -19,6 +17,15 @@ struct RawOptions {
     #[arg(long, value_name = "PATH")]
     lib: Option<PathBuf>,
 
+    /// Further locks to run it on, by AUTOLOCK_ALGORITHM; `driver --list` names them
+    #[arg(
+        long,
+        value_name = "NAME,..",
+        value_delimiter = ',',
+        conflicts_with = "glibc_only"
+    )]
+    algorithm: Vec<String>,
+
     /// memcached worker threads to try, one comparison each [default: 4,16; with --quick: 4]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=128))]
     threads: Option<Vec<u16>>,
@@ -27,7 +34,7 @@ struct RawOptions {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
 
-    /// Rounds; each runs both locks, in alternating order [default: 3; with --quick: 1]
+    /// Rounds; each runs all locks, in alternating order [default: 3; with --quick: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=99))]
     rounds: Option<u16>,
 
@@ -65,6 +72,8 @@ pub enum Choice {
 pub struct Options {
     /// The library to preload; none with `--glibc-only`.
     pub lib: Option<PathBuf>,
+    /// Further locks, beside glibc's and autolock.
+    pub algorithms: Vec<String>,
     pub threads: Vec<u16>,
     pub duration: Duration,
     pub rounds: u16,
@@ -90,7 +99,7 @@ impl Parsed {
         let lib = if raw.glibc_only {
             None
         } else {
-            Some(library(raw.lib.as_deref())?)
+            Some(library::find(raw.lib.as_deref())?)
         };
         let (threads, duration, rounds) = if raw.quick {
             (vec![4], Duration::from_secs(2), 1)
@@ -99,6 +108,7 @@ impl Parsed {
         };
         Ok(Options {
             lib,
+            algorithms: raw.algorithm,
             threads: raw.threads.unwrap_or(threads),
             duration: raw.duration.unwrap_or(duration),
             rounds: raw.rounds.unwrap_or(rounds),
@@ -107,49 +117,6 @@ impl Parsed {
             json: raw.json,
         })
     }
-}
-
-/// The library to preload, as an absolute path without links.
-fn library(given: Option<&Path>) -> Result<PathBuf> {
-    let candidates = match given {
-        Some(path) => vec![path.to_path_buf()],
-        None => usual_places(),
-    };
-    let found = candidates
-        .iter()
-        .find_map(|path| path.canonicalize().ok().filter(|path| path.is_file()))
-        .ok_or_else(|| match given {
-            Some(path) => missing(format!(
-                "no library at {}: build it with `cargo xtask dist` and give its path with --lib",
-                path.display()
-            )),
-            None => missing(format!(
-                "{LIBRARY} not found: run `cargo xtask dist`, or give its path with --lib"
-            )),
-        })?;
-    // The loader splits LD_PRELOAD at spaces and colons and knows no quoting.
-    if found.to_string_lossy().contains([' ', ':']) {
-        return Err(missing(format!(
-            "LD_PRELOAD cannot name {}: copy the library to a path without spaces and colons",
-            found.display()
-        )));
-    }
-    Ok(found)
-}
-
-/// `../lib` and `../dist/lib` beside this program (the installed and the cargo layout), then the
-/// workspace's `target/dist/lib` seen from the current folder.
-fn usual_places() -> Vec<PathBuf> {
-    let mut places = Vec::new();
-    if let Some(folder) = std::env::current_exe()
-        .ok()
-        .and_then(|exe| exe.parent().map(Path::to_path_buf))
-    {
-        places.push(folder.join("../lib").join(LIBRARY));
-        places.push(folder.join("../dist/lib").join(LIBRARY));
-    }
-    places.push(Path::new("target/dist/lib").join(LIBRARY));
-    places
 }
 
 /// `5s`, `500ms` or `1m`, from 200 ms to a minute: long enough to hold a load, short enough that
@@ -210,13 +177,5 @@ mod tests {
         let options = Parsed(raw).checked().expect("options");
         assert_eq!((options.threads, options.rounds), (vec![2, 8], 1));
         assert_eq!(options.duration, Duration::from_secs(2));
-    }
-
-    #[test]
-    fn a_missing_library_is_said_in_one_line() {
-        let error =
-            library(Some(Path::new("/nonexistent/libautolock.so"))).expect_err("no such file");
-        assert!(error.to_string().contains("cargo xtask dist"), "{error}");
-        assert!(!error.to_string().contains('\n'));
     }
 }

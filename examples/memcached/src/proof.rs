@@ -7,6 +7,7 @@ use crate::process::last_line;
 use crate::server::{Server, Setup, Shutdown};
 use crate::verify::{self, Pace};
 use anyhow::{Context, Result, bail, ensure};
+use example_common::lock::{Lock, statistics};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
@@ -45,7 +46,8 @@ pub fn establish(
     let log = folder.path().join("bindings");
     let setup = Setup {
         threads,
-        preload: Some(library),
+        lock: &Lock::Autolock,
+        library: Some(library),
         environment: vec![
             ("LD_DEBUG", "bindings".to_string()),
             // The linker appends `.PID`.
@@ -101,15 +103,6 @@ pub fn establish(
         wrong: verified.wrong(0),
         shutdown,
     })
-}
-
-/// The lines that `AUTOLOCK_STATS=1` makes the library print at exit.
-fn statistics(stderr: &str) -> Vec<String> {
-    stderr
-        .lines()
-        .filter(|line| line.starts_with("autolock: "))
-        .map(str::to_string)
-        .collect()
 }
 
 /// Whether a line of `/proc/PID/maps` maps `library`.
@@ -219,14 +212,5 @@ mod tests {
             Path::new("/opt/autolock/lib/libautolock.so.1")
         ));
         assert!(!maps_name(maps, Path::new("/lib/libautolock.so")));
-    }
-
-    #[test]
-    fn only_the_librarys_own_lines_are_statistics() {
-        let stderr = "Signal handled: Terminated.\nautolock: contended 12\nnot autolock: x\nautolock: parked 3\n";
-        assert_eq!(
-            statistics(stderr),
-            ["autolock: contended 12", "autolock: parked 3"]
-        );
     }
 }

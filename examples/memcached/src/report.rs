@@ -1,12 +1,14 @@
 //! The table that a person reads and the JSON file that a machine reads. Pure: it computes and prints
 //! what [`crate::bench`] has measured.
 
-use crate::bench::{Lock, Run};
+use crate::bench::Run;
 use crate::machine::Machine;
 use crate::proof::Proof;
 use crate::server::Shutdown;
 use crate::verify::{Latencies, latencies};
 use comfy_table::{CellAlignment, Table, presets};
+use example_common::figures::median;
+use example_common::lock::{self, Lock};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -19,6 +21,7 @@ pub struct Report {
     pub connections: u16,
     pub duration_seconds: f64,
     pub rounds: u16,
+    pub locks: Vec<Lock>,
     pub proof: Option<Proof>,
     pub summary: Vec<Row>,
     pub runs: Vec<Run>,
@@ -32,7 +35,7 @@ pub struct Row {
     pub tps_min: f64,
     pub tps_median: f64,
     pub tps_max: f64,
-    /// autolock's throughput over glibc's: the median of the rounds' ratios. None for glibc itself.
+    /// Throughput over glibc's: the median of the rounds' ratios. None for glibc itself.
     pub ratio: Option<f64>,
     /// memcached's CPU time per request: what the throughput costs.
     pub cpu_us_per_operation: f64,
@@ -68,38 +71,38 @@ impl Quantiles {
 /// A row per number of threads and lock, in the order of their first run.
 pub fn summarise(runs: &[Run]) -> Vec<Row> {
     let mut threads: Vec<u16> = Vec::new();
+    let mut locks: Vec<&Lock> = Vec::new();
     for run in runs {
         if !threads.contains(&run.threads) {
             threads.push(run.threads);
         }
+        if !locks.contains(&&run.lock) {
+            locks.push(&run.lock);
+        }
     }
-    threads
+    let rows = threads
         .iter()
-        .flat_map(|&threads| {
-            [Lock::Glibc, Lock::Autolock]
-                .into_iter()
-                .filter_map(move |lock| row(runs, threads, lock))
-        })
-        .collect()
+        .flat_map(|&threads| locks.iter().map(move |lock| row(runs, threads, lock)));
+    rows.flatten().collect()
 }
 
-fn row(runs: &[Run], threads: u16, lock: Lock) -> Option<Row> {
-    let of = |lock| {
+fn row(runs: &[Run], threads: u16, lock: &Lock) -> Option<Row> {
+    fn of<'a>(runs: &'a [Run], threads: u16, lock: &'a Lock) -> impl Iterator<Item = &'a Run> {
         runs.iter()
-            .filter(move |run| run.threads == threads && run.lock == lock)
-    };
-    let mut tps: Vec<f64> = of(lock).map(|run| run.load.tps).collect();
-    tps.sort_by(f64::total_cmp);
-    let (&tps_min, &tps_max) = (tps.first()?, tps.last()?);
+            .filter(move |run| run.threads == threads && run.lock == *lock)
+    }
+    let of = |lock| of(runs, threads, lock);
+    let tps: Vec<f64> = of(lock).map(|run| run.load.tps).collect();
+    let tps_min = tps.iter().copied().min_by(f64::total_cmp)?;
+    let tps_max = tps.iter().copied().max_by(f64::total_cmp)?;
 
-    let mut ratios: Vec<f64> = of(Lock::Autolock)
+    let ratios: Vec<f64> = of(lock)
         .filter_map(|ours| {
-            of(Lock::Glibc)
+            of(&Lock::Glibc)
                 .find(|glibc| glibc.round == ours.round)
                 .map(|glibc| ours.load.tps / glibc.load.tps)
         })
         .collect();
-    ratios.sort_by(f64::total_cmp);
 
     let mut all = latencies();
     for run in of(lock) {
@@ -110,11 +113,11 @@ fn row(runs: &[Run], threads: u16, lock: Lock) -> Option<Row> {
     let operations: u64 = of(lock).map(|run| run.served.operations).sum();
     Some(Row {
         threads,
-        lock,
+        lock: lock.clone(),
         tps_min,
         tps_median: median(&tps)?,
         tps_max,
-        ratio: median(&ratios).filter(|_| lock == Lock::Autolock),
+        ratio: median(&ratios).filter(|_| *lock != Lock::Glibc),
         cpu_us_per_operation: cpu * 1e6 / operations.max(1) as f64,
         latency: Quantiles::of(&all),
         wrong_values: of(lock)
@@ -126,16 +129,6 @@ fn row(runs: &[Run], threads: u16, lock: Lock) -> Option<Row> {
             .unwrap_or(&Shutdown::Clean)
             .clone(),
     })
-}
-
-/// The middle of a sorted list, or the mean of the two in the middle.
-fn median(sorted: &[f64]) -> Option<f64> {
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        n if n % 2 == 1 => Some(sorted[middle]),
-        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
-    }
 }
 
 const COLUMNS: [&str; 11] = [
@@ -179,10 +172,10 @@ impl Report {
             self.connections,
             self.rounds,
             self.duration_seconds,
-            if self.proof.is_some() {
-                "glibc and autolock in turn"
+            if self.locks.len() > 1 {
+                lock::names(&self.locks) + " in turn"
             } else {
-                "glibc alone"
+                "glibc alone".to_string()
             },
             machine.cpus,
             machine.cpu,
@@ -249,6 +242,8 @@ pub mod tests {
             wrong_values: 0,
             first_fault: None,
             shutdown: Shutdown::Clean,
+            proof: None,
+            unproved: None,
         }
     }
 
@@ -265,7 +260,7 @@ pub mod tests {
         ];
         let rows = summarise(&runs);
         assert_eq!(rows.len(), 2);
-        assert_eq!((rows[0].lock, rows[0].ratio), (Lock::Glibc, None));
+        assert_eq!((&rows[0].lock, rows[0].ratio), (&Lock::Glibc, None));
         assert_eq!(
             (rows[0].tps_min, rows[0].tps_median, rows[0].tps_max),
             (100.0, 200.0, 200.0)
@@ -295,12 +290,5 @@ pub mod tests {
             (rows[0].wrong_values, &rows[0].shutdown),
             (0, &Shutdown::Clean)
         );
-    }
-
-    #[test]
-    fn medians_of_even_and_odd_lists() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[1.0, 2.0, 10.0]), Some(2.0));
-        assert_eq!(median(&[1.0, 2.0]), Some(1.5));
     }
 }

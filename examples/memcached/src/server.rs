@@ -3,14 +3,14 @@
 
 use crate::client::Connection;
 use crate::failure::missing;
-use crate::process::{Guarded, find, last_line, wait_until};
+use crate::process::{Guarded, describe, end_with_this_program, find, last_line, wait_until};
 use anyhow::{Context, Result, bail};
+use example_common::lock::Lock;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -29,8 +29,9 @@ const MEMORY_MIB: &str = "256";
 pub struct Setup<'a> {
     /// Worker threads.
     pub threads: u16,
-    /// The library to preload; none for glibc's own mutex.
-    pub preload: Option<&'a Path>,
+    pub lock: &'a Lock,
+    /// The library to preload for any lock but glibc's.
+    pub library: Option<&'a Path>,
     /// Further environment variables.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -115,12 +116,7 @@ impl Server {
             // unreadable where root lacks CAP_SYS_PTRACE, as in most containers.
             command.args(["-u", "root"]);
         }
-        command
-            .env_remove("LD_PRELOAD")
-            .env_remove("AUTOLOCK_STATS");
-        if let Some(library) = setup.preload {
-            command.env("LD_PRELOAD", library);
-        }
+        setup.lock.apply(&mut command, setup.library);
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         command
             .stdin(Stdio::null())
@@ -273,13 +269,6 @@ fn classify(status: Option<ExitStatus>) -> Shutdown {
     }
 }
 
-fn describe(status: ExitStatus) -> String {
-    match status.signal() {
-        Some(signal) => format!("died of signal {signal}"),
-        None => format!("exit status {}", status.code().unwrap_or(-1)),
-    }
-}
-
 fn number<T: std::str::FromStr>(stats: &HashMap<String, String>, name: &str) -> Result<T> {
     stats
         .get(name)
@@ -300,24 +289,10 @@ fn running_as_root() -> Result<bool> {
         == 0)
 }
 
-/// Makes the child end when the thread that spawns it ends, however that comes about.
-fn end_with_this_program(command: &mut Command) {
-    let set_signal = || {
-        // SAFETY: prctl(PR_SET_PDEATHSIG) takes an integer and touches no memory of ours.
-        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } == 0 {
-            Ok(())
-        } else {
-            Err(std::io::Error::last_os_error())
-        }
-    };
-    // SAFETY: between fork and exec the closure makes one system call and reads errno: both are
-    // async-signal-safe, nothing allocates or locks.
-    unsafe { command.pre_exec(set_signal) };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::ExitStatusExt;
 
     #[test]
     fn only_exit_status_zero_in_time_is_clean() {

@@ -3,12 +3,13 @@
 use crate::failure::missing;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// How often a child's end is looked for.
-const POLL: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(1);
 
 /// The child's exit status, or `None` if it is still running at the deadline.
 pub fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
@@ -92,6 +93,30 @@ fn reason(text: &str) -> Option<&str> {
 /// The last line with something on it.
 pub fn last_line(text: &str) -> Option<&str> {
     text.lines().map(str::trim).rfind(|line| !line.is_empty())
+}
+
+/// How a process ended, in words.
+#[must_use]
+pub fn describe(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(signal) => format!("died of signal {signal}"),
+        None => format!("exit status {}", status.code().unwrap_or(-1)),
+    }
+}
+
+/// Makes the child end when the thread that spawns it ends, however that comes about.
+pub fn end_with_this_program(command: &mut Command) {
+    let set_signal = || {
+        // SAFETY: prctl(PR_SET_PDEATHSIG) takes an integer and touches no memory of ours.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    };
+    // SAFETY: between fork and exec the closure makes one system call and reads errno: both are
+    // async-signal-safe, nothing allocates or locks.
+    unsafe { command.pre_exec(set_signal) };
 }
 
 #[cfg(test)]

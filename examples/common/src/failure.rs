@@ -1,6 +1,6 @@
 //! The exit status that an error stands for, and the one line that reports it.
 //!
-//! 0: everything held. 1: a check failed (a wrong value, an unclean shutdown, no proof that memcached
+//! 0: everything held. 1: a check failed (a wrong value, an unclean end, no proof that the program
 //! ran on our symbols, no answer in time). 2: usage, or something that the run needs is missing.
 
 use std::fmt;
@@ -26,10 +26,21 @@ pub fn missing(what_to_do: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Missing(what_to_do.into()))
 }
 
-/// Reports `error` in one line and gives the exit status it stands for.
-pub fn exit(error: &anyhow::Error) -> ExitCode {
-    eprintln!("memcached-example: {error:#}");
-    ExitCode::from(status(error))
+/// The end of `program`: its problems or its error, a line each, and the exit status that they stand for.
+pub fn exit(program: &str, outcome: anyhow::Result<Vec<String>>) -> ExitCode {
+    match outcome {
+        Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
+        Ok(problems) => {
+            for problem in problems {
+                eprintln!("{program}: FAILED: {problem}");
+            }
+            ExitCode::from(CHECK_FAILED)
+        }
+        Err(error) => {
+            eprintln!("{program}: {error:#}");
+            ExitCode::from(status(&error))
+        }
+    }
 }
 
 fn status(error: &anyhow::Error) -> u8 {

@@ -1,0 +1,242 @@
+//! Whose mutex a program is to run on, how it is told, and the proof that it did.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Serialize, Serializer};
+
+use crate::failure::missing;
+use crate::process::bounded;
+
+/// Whose mutex a program runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lock {
+    Glibc,
+    /// libautolock.so as it is by default.
+    Autolock,
+    /// libautolock.so with this `AUTOLOCK_ALGORITHM`.
+    Algorithm(String),
+}
+
+/// What the library prints before each of its lines.
+const OURS: &str = "autolock: ";
+/// A start of `true` takes milliseconds.
+const PROBE_LIMIT: Duration = Duration::from_secs(20);
+
+impl Lock {
+    /// The locks of a comparison, each once: glibc, and with a library autolock and the algorithms named.
+    #[must_use]
+    pub fn list(with_library: bool, algorithms: &[String]) -> Vec<Self> {
+        let mut list = vec![Self::Glibc];
+        if with_library {
+            list.push(Self::Autolock);
+            for name in algorithms {
+                let lock = Self::Algorithm(name.clone());
+                // By name: `autolock` is a value of AUTOLOCK_ALGORITHM as well.
+                if list.iter().all(|other| other.name() != lock.name()) {
+                    list.push(lock);
+                }
+            }
+        }
+        list
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Glibc => "glibc",
+            Self::Autolock => "autolock",
+            Self::Algorithm(name) => name,
+        }
+    }
+
+    /// Makes `command` run on this lock. Whatever the user's own environment says of preloads and algorithms does not count.
+    pub fn apply(&self, command: &mut Command, library: Option<&Path>) {
+        for variable in ["LD_PRELOAD", "AUTOLOCK_STATS", "AUTOLOCK_ALGORITHM"] {
+            command.env_remove(variable);
+        }
+        if let (Some(library), false) = (library, *self == Self::Glibc) {
+            command.env("LD_PRELOAD", library);
+        }
+        if let Self::Algorithm(name) = self {
+            command.env("AUTOLOCK_ALGORITHM", name);
+            // Without it there is no proof. It counts nothing on these locks' paths.
+            command.env("AUTOLOCK_STATS", "1");
+        }
+    }
+
+    /// Whether a program that was started with [`Self::apply`] and `AUTOLOCK_STATS=1` ran on this lock, from what it wrote to stderr:
+    /// the library's line that shows it (none for glibc), or what speaks against it.
+    pub fn proof(&self, stderr: &str) -> Result<Option<String>, String> {
+        let lines = statistics(stderr);
+        let line_of = |start: &str| {
+            lines
+                .iter()
+                .find(|line| line[OURS.len()..].starts_with(start))
+        };
+        let (counts, chosen) = (line_of("acquired="), line_of("algorithm="));
+        match (self, counts, chosen) {
+            (Self::Glibc, None, None) => Ok(None),
+            (Self::Glibc, Some(line), _) | (Self::Glibc, _, Some(line)) => {
+                Err(format!("the library was at work under glibc's run: {line}"))
+            }
+            (_, None, _) => Err("the library printed no statistics".to_string()),
+            (Self::Autolock, Some(line), None) => Ok(Some(line.clone())),
+            (Self::Autolock, _, Some(line)) => Err(format!("not the default algorithm: {line}")),
+            (Self::Algorithm(_), _, None) => {
+                Err("the library's statistics name no algorithm".to_string())
+            }
+            (Self::Algorithm(name), _, Some(line)) => {
+                let value = |key: &str| {
+                    line.split(' ')
+                        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+                };
+                let number = |key| value(key).and_then(|text| text.parse::<u64>().ok());
+                if value("algorithm") != Some(name) {
+                    Err(format!("another algorithm: {line}"))
+                } else if number("mutexes").is_none_or(|count| count == 0) {
+                    Err(format!("no mutex got a lock of it: {line}"))
+                } else if number("unserved") != Some(0) {
+                    Err(format!("some lock calls did without it: {line}"))
+                } else {
+                    Ok(Some(line.clone()))
+                }
+            }
+        }
+    }
+
+    /// Checks that the library knows this lock, in a start of `true`: a wrong name is found before anything is measured.
+    pub fn check(&self, library: &Path) -> Result<()> {
+        let Self::Algorithm(name) = self else {
+            return Ok(());
+        };
+        // `bounded` starts timeout(1), which hands its environment on.
+        let mut command = bounded(PROBE_LIMIT, "true");
+        self.apply(&mut command, Some(library));
+        let output = command.output().context("cannot run true(1)")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if let Some(line) = said
+            .lines()
+            .find(|line| line.contains("AUTOLOCK_ALGORITHM="))
+        {
+            return Err(missing(line.strip_prefix(OURS).unwrap_or(line)));
+        }
+        ensure!(
+            said.contains(&format!("algorithm={name} ")),
+            "{} does not say that it uses the algorithm {name}: is it libautolock.so?",
+            library.display()
+        );
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for Lock {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// The locks in words: `glibc, autolock and mcs`.
+#[must_use]
+pub fn names(locks: &[Lock]) -> String {
+    let names: Vec<&str> = locks.iter().map(Lock::name).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+/// The locks in the order of a round: each goes first and last in turn with its opposite, so that a drifting machine favours none.
+pub fn in_round(locks: &[Lock], round: u16) -> impl Iterator<Item = &Lock> {
+    let forward = round % 2 == 1;
+    let count = locks.len();
+    (0..count).map(move |n| &locks[if forward { n } else { count - 1 - n }])
+}
+
+/// The lines that `AUTOLOCK_STATS=1` makes the library print at exit.
+#[must_use]
+pub fn statistics(stderr: &str) -> Vec<String> {
+    stderr
+        .lines()
+        .filter(|line| line.starts_with(OURS))
+        .map(str::to_string)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> Lock {
+        Lock::Algorithm(name.to_string())
+    }
+
+    #[test]
+    fn each_lock_is_listed_once() {
+        let names = |with| {
+            let wanted = ["mcs", "autolock", "mcs"].map(str::to_string);
+            let list = Lock::list(with, &wanted);
+            super::names(&list)
+        };
+        assert_eq!(names(true), "glibc, autolock and mcs");
+        assert_eq!(names(false), "glibc");
+    }
+
+    #[test]
+    fn every_other_round_goes_backwards() {
+        let locks = [Lock::Glibc, Lock::Autolock, named("mcs")];
+        let order = |round| {
+            in_round(&locks, round)
+                .map(Lock::name)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(order(1), "glibc autolock mcs");
+        assert_eq!(order(2), "mcs autolock glibc");
+        assert_eq!(order(3), order(1));
+    }
+
+    #[test]
+    fn only_the_librarys_own_lines_are_statistics() {
+        let stderr = "Signal handled: Terminated.\nautolock: contended 12\nnot autolock: x\nautolock: parked 3\n";
+        assert_eq!(
+            statistics(stderr),
+            ["autolock: contended 12", "autolock: parked 3"]
+        );
+    }
+
+    #[test]
+    fn a_proof_holds_for_its_own_lock_alone() {
+        let plain = "autolock: acquired=9 contended=1 (derived)\n".to_string();
+        let mcs = format!("{plain}autolock: algorithm=mcs mutexes=7 unserved=0 (alone)\n");
+        for (lock, stderr, holds) in [
+            (Lock::Glibc, "", true),
+            (Lock::Glibc, "autolockd: a line of somebody else's\n", true),
+            (Lock::Glibc, &plain, false),
+            (Lock::Autolock, &plain, true),
+            (Lock::Autolock, "", false),
+            (Lock::Autolock, &mcs, false),
+            (named("mcs"), &mcs, true),
+            (named("mcs_stp"), &mcs, false),
+            (named("mc"), &mcs, false),
+            (named("mcs"), &plain, false),
+            (named("mcs"), &mcs.replace("mutexes=7", "mutexes=0"), false),
+            (
+                named("mcs"),
+                &mcs.replace("unserved=0", "unserved=3"),
+                false,
+            ),
+        ] {
+            let proof = lock.proof(stderr);
+            assert_eq!(proof.is_ok(), holds, "{lock} after {stderr}: {proof:?}");
+        }
+    }
+}
