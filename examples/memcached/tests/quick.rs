@@ -65,6 +65,36 @@ fn a_small_load_on_glibc_is_served_without_a_wrong_value() {
 }
 
 #[test]
+fn each_algorithm_is_proved_and_an_unknown_one_lists_those_that_there_are() {
+    let Some(library) = std::env::var_os("AUTOLOCK_LIB").map(PathBuf::from) else {
+        let reason = "AUTOLOCK_LIB does not name libautolock.so";
+        assert!(std::env::var_os("CI").is_none(), "{reason}");
+        eprintln!("SKIPPED: {reason}");
+        return;
+    };
+    if !tools_are_here() {
+        return;
+    }
+    let library = library.display().to_string();
+    let output = run(&["--lib", &library, "--algorithm", "mcs_stp,futex_spinlock"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for name in ["mcs_stp", "futex_spinlock"] {
+        assert!(
+            said.contains(&format!("autolock: algorithm={name} mutexes=")),
+            "{said}"
+        );
+        let row = format!("| {name} ");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(&row));
+    }
+
+    let output = run(&["--lib", &library, "--algorithm", "nonesuch"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("mcs_stp"), "{said}");
+}
+
+#[test]
 fn a_library_that_takes_no_mutex_call_is_found_out() {
     if !tools_are_here() {
         return;
