@@ -7,7 +7,7 @@
 
 use core::ffi::c_int;
 
-use autolock_shim::{c11, cond, mutex};
+use autolock_shim::{c11, cond, life, mutex};
 use libc::{clockid_t, pthread_cond_t, pthread_mutex_t, pthread_mutexattr_t, timespec};
 
 // Without std nothing else asks for libc when the libc crate has its `std` feature, which another crate of the same build may turn on.
@@ -33,16 +33,16 @@ macro_rules! export {
 }
 
 export! {
-    pthread_mutex_init(mutex: *mut pthread_mutex_t, attributes: *const pthread_mutexattr_t) -> c_int = mutex::init;
-    pthread_mutex_destroy(mutex: *mut pthread_mutex_t) -> c_int = mutex::destroy;
+    pthread_mutex_init(mutex: *mut pthread_mutex_t, attributes: *const pthread_mutexattr_t) -> c_int = life::init;
+    pthread_mutex_destroy(mutex: *mut pthread_mutex_t) -> c_int = life::destroy;
     pthread_mutex_lock(mutex: *mut pthread_mutex_t) -> c_int = mutex::lock;
     pthread_mutex_trylock(mutex: *mut pthread_mutex_t) -> c_int = mutex::trylock;
     pthread_mutex_timedlock(mutex: *mut pthread_mutex_t, until: *const timespec) -> c_int = mutex::timedlock;
     pthread_mutex_clocklock(mutex: *mut pthread_mutex_t, clock: clockid_t, until: *const timespec) -> c_int = mutex::clocklock;
     pthread_mutex_unlock(mutex: *mut pthread_mutex_t) -> c_int = mutex::unlock;
-    pthread_mutex_consistent(mutex: *mut pthread_mutex_t) -> c_int = mutex::consistent;
-    pthread_mutex_getprioceiling(mutex: *const pthread_mutex_t, ceiling: *mut c_int) -> c_int = mutex::getprioceiling;
-    pthread_mutex_setprioceiling(mutex: *mut pthread_mutex_t, ceiling: c_int, old: *mut c_int) -> c_int = mutex::setprioceiling;
+    pthread_mutex_consistent(mutex: *mut pthread_mutex_t) -> c_int = life::consistent;
+    pthread_mutex_getprioceiling(mutex: *const pthread_mutex_t, ceiling: *mut c_int) -> c_int = life::getprioceiling;
+    pthread_mutex_setprioceiling(mutex: *mut pthread_mutex_t, ceiling: c_int, old: *mut c_int) -> c_int = life::setprioceiling;
 
     pthread_cond_wait(cond: *mut pthread_cond_t, mutex: *mut pthread_mutex_t) -> c_int = cond::wait;
     pthread_cond_timedwait(cond: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, until: *const timespec) -> c_int = cond::timedwait;

@@ -6,7 +6,7 @@ use core::ffi::c_int;
 use autolock_abi::kind;
 use libc::{EBUSY, ENOMEM, ETIMEDOUT, pthread_mutex_t, timespec};
 
-use crate::mutex;
+use crate::{life, mutex};
 
 // <threads.h>
 const THRD_SUCCESS: c_int = 0;
@@ -39,7 +39,7 @@ pub unsafe fn init(mutex: *mut pthread_mutex_t, kind: c_int) -> c_int {
         _ => return THRD_ERROR,
     };
     // SAFETY: the caller gives memory for a mutex, which nobody uses yet.
-    unsafe { mutex::make(mutex, kind) };
+    unsafe { life::make(mutex, kind) };
     THRD_SUCCESS
 }
 
@@ -49,7 +49,7 @@ pub unsafe fn init(mutex: *mut pthread_mutex_t, kind: c_int) -> c_int {
 /// - As `mtx_destroy`.
 pub unsafe fn destroy(mutex: *mut pthread_mutex_t) {
     // SAFETY: the caller's contract.
-    unsafe { mutex::destroy(mutex) };
+    unsafe { life::destroy(mutex) };
 }
 
 /// `mtx_lock`.

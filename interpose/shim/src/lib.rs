@@ -1,6 +1,6 @@
 //! POSIX on top of the algorithm: what `pthread_mutex_*` and C11 `mtx_*` promise, and what glibc does where they are silent.
 //!
-//! - [`mutex`]: the pthread functions; [`c11`]: the C11 ones.
+//! - [`mutex`]: locking and unlocking; [`life`]: making and destroying; [`c11`]: the C11 names. `engine`: what they run on.
 //! - [`linux`]: the operating system for `autolock_lock`.
 //! - [`tcb`]: thread id and CPU from the thread control block, one load each.
 //! - [`slots`]: `AUTOLOCK_ALGORITHM`: another lock under each mutex; [`nodes`]: their queue nodes; [`stack`]: free ones of both.
@@ -17,6 +17,8 @@ compile_error!("the mutex layout and the thread control block are those of glibc
 
 pub mod c11;
 pub mod cond;
+mod engine;
+pub mod life;
 pub mod linux;
 pub mod mutex;
 pub mod nodes;

@@ -1,8 +1,8 @@
 //! The `pthread_mutex_*` functions: kinds, ownership checks, error numbers, delegation.
 //!
-//! Kinds and checks are the same over any [`Engine`]: the default algorithm, or a chosen one ([`crate::slots`]). The choice costs the default nothing: the
-//! fast path compares the kind with a variable in place of a constant, [`FAST_KINDS`], and what it does not serve it jumps to through a
-//! pointer in place of an address, [`Other`].
+//! Kinds and checks are the same over any `Engine`: the default algorithm, or a chosen one ([`crate::slots`]). The choice costs the default nothing: the
+//! fast path compares the kind with a variable in place of a constant, `FAST_KINDS`, and what it does not serve it jumps to through a
+//! pointer in place of an address, `Other`.
 //!
 //! Each function has the contract of its POSIX name; where POSIX leaves behaviour undefined it does what glibc 2.36 does. None sets `errno`.
 
@@ -15,91 +15,17 @@ use autolock_abi::{
     sync::Ordering::Relaxed,
     word,
 };
-use autolock_lock::{
-    mutex, outer,
-    platform::{Deadline, Platform},
-};
+use autolock_lock::platform::{Deadline, Platform};
 use libc::{
-    EAGAIN, EBUSY, EDEADLK, EINVAL, EPERM, ETIMEDOUT, clockid_t, pthread_mutex_t,
-    pthread_mutexattr_t, timespec,
+    EAGAIN, EBUSY, EDEADLK, EINVAL, EPERM, ETIMEDOUT, clockid_t, pthread_mutex_t, timespec,
 };
 
 use crate::{
+    engine::{Chosen, Default, Engine},
     linux::Linux,
-    real,
-    slots::{self, Slots},
-    stats,
+    real::delegate,
+    slots,
 };
-
-/// A mutex algorithm on glibc's word, without kinds and checks.
-trait Engine {
-    fn lock(mutex: &Mutex, kind: u32);
-    fn lock_until(mutex: &Mutex, kind: u32, deadline: &Deadline) -> bool;
-    fn try_lock(mutex: &Mutex, kind: u32) -> bool;
-    fn unlock(mutex: &Mutex, kind: u32);
-}
-
-/// The default algorithm.
-struct Default;
-
-impl Engine for Default {
-    #[inline]
-    fn lock(mutex: &Mutex, kind: u32) {
-        mutex::lock::<Linux>(mutex, kind);
-    }
-
-    #[inline]
-    fn lock_until(mutex: &Mutex, kind: u32, deadline: &Deadline) -> bool {
-        mutex::lock_until::<Linux>(mutex, kind, deadline)
-    }
-
-    #[inline]
-    fn try_lock(mutex: &Mutex, kind: u32) -> bool {
-        mutex::try_lock::<Linux>(mutex, kind)
-    }
-
-    #[inline]
-    fn unlock(mutex: &Mutex, kind: u32) {
-        mutex::unlock::<Linux>(mutex, kind);
-    }
-}
-
-/// The chosen algorithm; for process-shared mutexes the default, since a slot is one process's own.
-struct Chosen;
-
-impl Engine for Chosen {
-    fn lock(mutex: &Mutex, kind: u32) {
-        if kind::is_shared(kind) {
-            Default::lock(mutex, kind);
-        } else {
-            outer::lock::<Linux, Slots>(mutex);
-        }
-    }
-
-    fn lock_until(mutex: &Mutex, kind: u32, deadline: &Deadline) -> bool {
-        if kind::is_shared(kind) {
-            Default::lock_until(mutex, kind, deadline)
-        } else {
-            outer::lock_until::<Linux>(mutex, deadline)
-        }
-    }
-
-    fn try_lock(mutex: &Mutex, kind: u32) -> bool {
-        if kind::is_shared(kind) {
-            Default::try_lock(mutex, kind)
-        } else {
-            outer::try_lock::<Linux, Slots>(mutex)
-        }
-    }
-
-    fn unlock(mutex: &Mutex, kind: u32) {
-        if kind::is_shared(kind) {
-            Default::unlock(mutex, kind);
-        } else {
-            outer::unlock::<Linux, Slots>(mutex);
-        }
-    }
-}
 
 /// Kinds (their low byte) below this take the fast path: 1 for private NORMAL mutexes, 0 for none. Written once, by the preload's constructor.
 static FAST_KINDS: AtomicU8 = AtomicU8::new(1);
@@ -144,22 +70,6 @@ pub fn interpose() {
     FAST_KINDS.store(0, Relaxed);
 }
 
-/// Calls a function of glibc's on an object that is glibc's.
-macro_rules! delegate {
-    ($next:ident, fn($($type:ty),*), $($argument:expr),*) => {{
-        stats::note_delegated();
-        let address = real::$next.get();
-        if address.is_null() {
-            EINVAL
-        } else {
-            // SAFETY: the next object's function of this name, which has this signature.
-            let function = unsafe { core::mem::transmute::<*mut core::ffi::c_void, unsafe extern "C" fn($($type),*) -> c_int>(address) };
-            // SAFETY: the caller's own arguments.
-            unsafe { function($($argument),*) }
-        }
-    }};
-}
-
 /// The way back from [`mirror`], for glibc.
 fn mirrored(mutex: &Mutex) -> *mut pthread_mutex_t {
     core::ptr::from_ref(mutex).cast_mut().cast()
@@ -168,7 +78,7 @@ fn mirrored(mutex: &Mutex) -> *mut pthread_mutex_t {
 /// # Safety
 /// - `mutex` points to a `pthread_mutex_t` that stays mapped while the reference is used.
 #[inline]
-unsafe fn mirror<'a>(mutex: *mut pthread_mutex_t) -> &'a Mutex {
+pub(crate) unsafe fn mirror<'a>(mutex: *mut pthread_mutex_t) -> &'a Mutex {
     // SAFETY: same size and layout (asserted in `autolock_abi`), and all fields are atomics, so sharing is sound.
     unsafe { &*mutex.cast::<Mutex>() }
 }
@@ -460,105 +370,4 @@ fn unlock_kind<E: Engine>(mirror: &Mutex, kind: u32) -> c_int {
 #[inline(never)]
 fn unlock_delegated(mirror: &Mutex) -> c_int {
     delegate!(UNLOCK, fn(*mut pthread_mutex_t), mirrored(mirror))
-}
-
-/// `pthread_mutex_init`. The four handled kinds are made here, so that it works before any symbol can be looked up; the rest by glibc.
-///
-/// # Safety
-/// - As `pthread_mutex_init`.
-pub unsafe fn init(mutex: *mut pthread_mutex_t, attributes: *const pthread_mutexattr_t) -> c_int {
-    // SAFETY: the caller's contract.
-    let Some(kind) = (unsafe { handled_kind(attributes) }) else {
-        return delegate!(
-            INIT,
-            fn(*mut pthread_mutex_t, *const pthread_mutexattr_t),
-            mutex,
-            attributes
-        );
-    };
-    // SAFETY: the caller's contract.
-    unsafe { make(mutex, kind) };
-    0
-}
-
-/// A free mutex of a handled kind.
-///
-/// # Safety
-/// - `mutex` is memory for a mutex, which nobody uses yet.
-pub(crate) unsafe fn make(mutex: *mut pthread_mutex_t, kind: u32) {
-    // SAFETY: the caller's contract. What stands there is whatever the memory was used for: any value is valid.
-    slots::forget(unsafe { mirror(mutex) });
-    // SAFETY: as above.
-    unsafe { mutex.cast::<Mutex>().write(Mutex::new(kind)) };
-}
-
-/// The `__kind` of a mutex with these attributes, if it is ours to make.
-///
-/// # Safety
-/// - `attributes` is null or points to initialised attributes.
-unsafe fn handled_kind(attributes: *const pthread_mutexattr_t) -> Option<u32> {
-    if attributes.is_null() {
-        return Some(kind::NORMAL);
-    }
-    // Not through the accessors: they hide NO_ELISION.
-    // SAFETY: initialised attributes begin with the integer that `kind::from_attributes` knows.
-    kind::from_attributes(unsafe { attributes.cast::<u32>().read() })
-}
-
-/// `pthread_mutex_destroy`: 0, or `EBUSY` if the mutex is in use. glibc's function serves all kinds, since the state is its own.
-///
-/// # Safety
-/// - As `pthread_mutex_destroy`.
-pub unsafe fn destroy(mutex: *mut pthread_mutex_t) -> c_int {
-    // SAFETY: the caller's contract.
-    let mirror = unsafe { mirror(mutex) };
-    if kind::dispatch(mirror.kind.load(Relaxed)) == Dispatch::Delegate {
-        return delegate!(DESTROY, fn(*mut pthread_mutex_t), mutex);
-    }
-    if mirror.nusers.load(Relaxed) != 0 {
-        return EBUSY;
-    }
-    slots::forget(mirror);
-    // As glibc: a destroyed mutex has an invalid kind.
-    mirror.kind.store(u32::MAX, Relaxed);
-    0
-}
-
-/// `pthread_mutex_consistent`: robust mutexes only, so glibc's.
-///
-/// # Safety
-/// - As `pthread_mutex_consistent`.
-pub unsafe fn consistent(mutex: *mut pthread_mutex_t) -> c_int {
-    delegate!(CONSISTENT, fn(*mut pthread_mutex_t), mutex)
-}
-
-/// `pthread_mutex_getprioceiling`: priority-protecting mutexes only, so glibc's.
-///
-/// # Safety
-/// - As `pthread_mutex_getprioceiling`.
-pub unsafe fn getprioceiling(mutex: *const pthread_mutex_t, ceiling: *mut c_int) -> c_int {
-    delegate!(
-        GETPRIOCEILING,
-        fn(*const pthread_mutex_t, *mut c_int),
-        mutex,
-        ceiling
-    )
-}
-
-/// `pthread_mutex_setprioceiling`: priority-protecting mutexes only, so glibc's.
-///
-/// # Safety
-/// - As `pthread_mutex_setprioceiling`.
-pub unsafe fn setprioceiling(
-    mutex: *mut pthread_mutex_t,
-    ceiling: c_int,
-    old: *mut c_int,
-) -> c_int {
-    delegate!(
-        SETPRIOCEILING,
-        fn(*mut pthread_mutex_t, c_int, *mut c_int),
-        mutex,
-        ceiling,
-        old
-    )
 }

@@ -90,3 +90,20 @@ next! {
     CND_WAIT = c"cnd_wait";
     CND_TIMEDWAIT = c"cnd_timedwait";
 }
+
+/// Calls a function of glibc's on an object that is glibc's.
+macro_rules! delegate {
+    ($next:ident, fn($($type:ty),*), $($argument:expr),*) => {{
+        $crate::stats::note_delegated();
+        let address = $crate::real::$next.get();
+        if address.is_null() {
+            libc::EINVAL
+        } else {
+            // SAFETY: the next object's function of this name, which has this signature.
+            let function = unsafe { core::mem::transmute::<*mut core::ffi::c_void, unsafe extern "C" fn($($type),*) -> core::ffi::c_int>(address) };
+            // SAFETY: the caller's own arguments.
+            unsafe { function($($argument),*) }
+        }
+    }};
+}
+pub(crate) use delegate;
