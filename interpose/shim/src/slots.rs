@@ -5,7 +5,9 @@
 //! that is initialised anew without having been destroyed gives its old slot back. When there are no slots left, a
 //! mutex does with glibc's word alone.
 //!
-//! A fork child starts without slots: threads that it does not have may be in the middle of the old ones.
+//! A fork child starts without slots: threads that it does not have may be in the middle of the old ones. It learns of it from its fork handler; what unlocks in
+//! a child before that (a handler that was registered earlier, any code after `_Fork` or a bare clone(2)) still meets the old slots, and may wait there for a thread
+//! that does not exist.
 //!
 //! May touch: mutexes' `seat`, the slots; mmap(2) and `pthread_atfork` at start.
 
