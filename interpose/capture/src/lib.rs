@@ -1,0 +1,8 @@
+//! The profiler's record of one process, in a file that survives it.
+//!
+//! - [`layout`]: what is where in the file. The reader (`tools/autolock`) needs only this.
+//!
+//! May touch: the mapping that it is given. May not: allocate, log, panic or call the operating system.
+#![cfg_attr(not(test), no_std)]
+
+pub mod layout;
