@@ -1,8 +1,12 @@
 //! The profiler's record of one process, in a file that survives it.
 //!
-//! - [`layout`]: what is where in the file. The reader (`tools/autolock`) needs only this.
+//! - [`layout`]: what is where in the file. A reader of files (`tools/autolock`) needs only this.
+//! - [`view`]: a capture in memory: items by index.
 //!
 //! May touch: the mapping that it is given. May not: allocate, log, panic or call the operating system.
 #![cfg_attr(not(test), no_std)]
 
 pub mod layout;
+pub mod view;
+
+pub use view::Capture;
