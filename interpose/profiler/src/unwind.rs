@@ -2,8 +2,8 @@
 //!
 //! Compilers leave no frame pointers, but tables for exceptions (`.eh_frame`) are in nearly everything. [`walk`] reads its own registers, goes by the tables through the
 //! profiler's frames and, from the interposed function's frame on, notes where each return address stands. A caller without tables (assembly, code that was
-//! generated at run time) is passed by its frame pointer if `%rbp` looks like one: it points up the stack, at a pair of an outer frame pointer or 0 and a return
-//! address that a call instruction stands before. Else the stack ends there.
+//! generated at run time) is passed by its frame pointer if `%rbp` looks like one: it points up the stack, below a return address that a call instruction stands before; at
+//! an outer frame pointer or 0, unless the return address is in a module, whose functions do what they like with `%rbp`. Else the stack ends there.
 //!
 //! Each frame but an interrupted one must lie above the one it called, 8-aligned and at most [`FRAME`] long. A signal handler's caller is the interrupted function, on whichever stack: there
 //! any stack pointer will do. The number of frames is bounded, so is the time.
@@ -226,7 +226,9 @@ impl Walker {
         }
         let outer = self.memory.word(frame)?;
         let address = self.memory.word(cfa - 8)?;
-        if outer != 0 && !is_above(outer, frame) || !self.follows_a_call(address) {
+        // What calls code without tables may have tables, and anything in `%rbp`.
+        let plausible = outer == 0 || is_above(outer, frame) || modules::find(address).is_some();
+        if !plausible || !self.follows_a_call(address) {
             return None;
         }
         let mut caller = [None; REGISTERS];

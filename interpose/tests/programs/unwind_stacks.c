@@ -221,6 +221,14 @@ APART static void trapped(int signal)
 	STAY();
 }
 
+#define FLAGS(name, change) \
+	__asm__(".text\n.type " name ", @function\n" name ":\n.cfi_startproc\npushfq\n.cfi_adjust_cfa_offset 8\n" change ", (%rsp)\n" \
+		"popfq\n.cfi_adjust_cfa_offset -8\nret\n.cfi_endproc\n.size " name ", . - " name "\n")
+FLAGS("trap_on", "orq $0x100");
+FLAGS("trap_off", "andq $~0x100");
+void trap_on(void);
+void trap_off(void);
+
 APART static long stepped(int n)
 {
 	_Alignas(64) char aligned[64];
@@ -233,9 +241,9 @@ APART void every_instruction(struct look *look)
 	of_signal = look;
 	look->note = 0;
 	on_signal(SIGTRAP, trapped, 0);
-	__asm__ volatile("pushfq\norq $0x100, (%%rsp)\npopfq" ::: "memory", "cc");
+	trap_on();
 	long result = stepped(3);
-	__asm__ volatile("pushfq\nandq $~0x100, (%%rsp)\npopfq" ::: "memory", "cc");
+	trap_off();
 	if (!result)
 		abort();
 }
@@ -268,7 +276,7 @@ static void on_coroutine(struct look *look, char *stack, size_t size, void (*bod
 /* Up to the first byte of a page that cannot be read. */
 APART void coroutine(struct look *look)
 {
-	size_t size = 64 * 1024, page = 4096;
+	size_t size = 256 * 1024, page = 4096;
 	char *memory = mmap(NULL, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	mprotect(memory + size, page, PROT_NONE);
 	on_coroutine(look, memory, size, recursion);
@@ -306,12 +314,13 @@ static void *in_thread(void *argument)
 	return NULL;
 }
 
-APART void smallest_thread(struct look *look)
+/* look->note: bytes of its stack. */
+APART void small_thread(struct look *look)
 {
 	pthread_attr_t attributes;
 	pthread_t thread;
 	pthread_attr_init(&attributes);
-	pthread_attr_setstacksize(&attributes, 16384);
+	pthread_attr_setstacksize(&attributes, look->note);
 	pthread_create(&thread, &attributes, in_thread, look);
 	pthread_join(thread, NULL);
 }
@@ -337,7 +346,7 @@ __asm__(".text\n"
 	"push %rbp\nmov %rsp, %rbp\nsub $32, %rsp\ncall *%rsi\nleave\nret\n"
 	".size with_frame_pointer, . - with_frame_pointer\n"
 	".type without_frame_pointer, @function\nwithout_frame_pointer:\n"
-	"push %rbx\npush %rbp\nmov %rdx, %rbp\ncall *%rsi\npop %rbp\npop %rbx\nret\n"
+	"push %rbp\nmov %rdx, %rbp\ncall *%rsi\npop %rbp\nret\n"
 	".size without_frame_pointer, . - without_frame_pointer\n");
 void with_frame_pointer(struct look *, void (*)(struct look *), uintptr_t rbp);
 void without_frame_pointer(struct look *, void (*)(struct look *), uintptr_t rbp);
