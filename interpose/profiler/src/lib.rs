@@ -9,4 +9,5 @@ compile_error!("the layouts of locks and stacks are those of glibc on x86-64 Lin
 pub mod options;
 pub mod process;
 pub mod system;
+pub mod table;
 pub mod text;

@@ -378,10 +378,8 @@ mod tests {
     fn pipe() -> (std::fs::File, OwnedFd) {
         let mut ends = [0; 2];
         // SAFETY: room for two descriptors.
-        assert_eq!(
-            unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) },
-            0
-        );
+        let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
+        assert_eq!(made, 0);
         // SAFETY: a fresh descriptor.
         let reader = unsafe { std::fs::File::from_raw_fd(ends[0]) };
         // SAFETY: another one.
@@ -417,10 +415,8 @@ mod tests {
         let blocked = Blocked::all();
         // Without the look before.
         // SAFETY: one byte.
-        assert_eq!(
-            unsafe { libc::write(writer.as_raw_fd(), c"x".as_ptr().cast(), 1) },
-            -1
-        );
+        let written = unsafe { libc::write(writer.as_raw_fd(), c"x".as_ptr().cast(), 1) };
+        assert_eq!(written, -1);
         forget_sigpipe();
         drop(blocked);
         // SAFETY: what it was.
