@@ -151,7 +151,9 @@ impl Capture {
         };
         let count = |row: &Row| row.counts.iter().map(|c| c.load(Relaxed)).sum::<u64>();
         let total: u64 = rows().map(|(_, row)| count(row)).sum();
-        let wanted = ((total as f64 * quantile) as u64).clamp(1, total.max(1));
+        let exact = total as f64 * quantile;
+        // Rounded up, as HdrHistogram's readers do.
+        let wanted = (exact as u64 + u64::from(exact > exact as u64 as f64)).clamp(1, total.max(1));
         let mut seen = 0;
         for (number, row) in rows() {
             for (counter, occurrences) in row.counts.iter().enumerate() {

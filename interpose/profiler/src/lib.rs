@@ -8,3 +8,8 @@ compile_error!("the layouts of locks and stacks are those of glibc on x86-64 Lin
 
 pub mod modules;
 pub mod unwind;
+pub mod options;
+pub mod process;
+pub mod system;
+pub mod table;
+pub mod text;
