@@ -92,6 +92,10 @@ impl Capture {
 
     /// One more than the largest index in use; indices start at 1.
     #[must_use]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "index 0 is always there and never used"
+    )]
     pub fn len<T: Item>(&self) -> u32 {
         // Acquire: pairs with the recorder's release when it adds an item.
         self.table::<T>().len.load(Acquire)

@@ -133,6 +133,17 @@ impl Pattern {
     /// The path for a process, with a suffix (`.2` where the name is taken); none if no file is wanted or the path is too long.
     #[must_use]
     pub fn expand(&self, pid: u32, suffix: &[u8]) -> Option<Path> {
+        self.expand_from(b"", self.pattern(), pid, suffix)
+    }
+
+    /// The same, of the pattern's last part, in another folder (which ends with a slash).
+    #[must_use]
+    pub fn expand_in(&self, folder: &[u8], pid: u32, suffix: &[u8]) -> Option<Path> {
+        let name = self.pattern().rsplit(|byte| *byte == b'/').next()?;
+        self.expand_from(folder, name, pid, suffix)
+    }
+
+    fn expand_from(&self, start: &[u8], pattern: &[u8], pid: u32, suffix: &[u8]) -> Option<Path> {
         if self.is_none() {
             return None;
         }
@@ -142,7 +153,8 @@ impl Pattern {
         };
         // Full to the last byte is too long: the NUL must fit.
         let mut text = Text::new(&mut path.bytes);
-        let mut pattern = self.pattern().iter();
+        text.push(start);
+        let mut pattern = pattern.iter();
         while let Some(byte) = pattern.next() {
             match byte {
                 b'%' => match pattern.next() {
