@@ -668,7 +668,10 @@ unsafe fn release<P: Primitive>(
     if let Some(ended) = ended
         && let Some(recorder) = record::recorder()
     {
-        inside(thread, || Some(released(&recorder, thread, &ended)));
+        inside(thread, || {
+            released(&recorder, thread, &ended);
+            Some(())
+        });
     }
     result
 }

@@ -59,13 +59,17 @@ fn populate(start: NonNull<u8>, bytes: usize) -> isize {
 }
 
 pub(crate) fn errno() -> c_int {
-    // SAFETY: always a valid address.
-    unsafe { *libc::__errno_location() }
+    // SAFETY: takes nothing.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the thread's own.
+    unsafe { errno.read() }
 }
 
 pub(crate) fn set_errno(error: c_int) {
-    // SAFETY: always a valid address.
-    unsafe { *libc::__errno_location() = error };
+    // SAFETY: takes nothing.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the thread's own.
+    unsafe { errno.write(error) };
 }
 
 /// No capture yet, and the constructor has not run.
