@@ -6,5 +6,6 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
 compile_error!("the layouts of locks and stacks are those of glibc on x86-64 Linux");
 
+pub mod cache;
 pub mod modules;
 pub mod unwind;

@@ -320,3 +320,6 @@ fn tables(found: &Found) -> Option<Tables<'_>> {
     let frames = image.from(frames_at)?;
     Some(Tables::new(header, found.eh_frame_hdr, frames, frames_at))
 }
+
+#[cfg(test)]
+mod tests;
