@@ -14,7 +14,7 @@ fn registers(state: &mut u64, near: &[usize]) -> Registers {
             2 => Some(random(state) as usize & 0x7fff_ffff_ffff),
             _ => {
                 let base = near[random(state) as usize % near.len()];
-                Some(base.wrapping_add(random(state) as usize % 8192 & !7))
+                Some(base.wrapping_add((random(state) as usize % 8192) & !7))
             }
         };
         registers.set(number, value);
@@ -71,7 +71,11 @@ fn no_rules_make_a_walk_fault() {
                 },
                 rules: std::array::from_fn(|_| rule(&mut state)),
             };
-            steps += usize::from(walker.by_row(&row, random(&mut state) % 2 == 0).is_some());
+            steps += usize::from(
+                walker
+                    .by_row(&row, random(&mut state).is_multiple_of(2))
+                    .is_some(),
+            );
             steps += usize::from(walker.step().is_some());
             steps += usize::from(walker.by_frame_pointer().is_some());
         }

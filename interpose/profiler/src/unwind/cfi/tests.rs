@@ -116,7 +116,7 @@ fn tampered_tables_give_some_row_or_none() {
         let length = random(&mut state) as usize % 20_000;
         let mut frames = whole.frames[..length].to_vec();
         for _ in 0..random(&mut state) % 200 {
-            let bytes = if random(&mut state) % 4 == 0 {
+            let bytes = if random(&mut state).is_multiple_of(4) {
                 &mut header
             } else {
                 &mut frames
