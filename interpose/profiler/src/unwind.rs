@@ -44,7 +44,31 @@ pub struct Step {
 }
 
 /// Registers by their DWARF numbers, as far as they are known.
-type Registers = [Option<usize>; REGISTERS];
+#[derive(Clone, Copy, Debug)]
+pub struct Registers {
+    values: [usize; REGISTERS],
+    /// Bit by bit, which of them.
+    known: u32,
+}
+
+impl Registers {
+    const UNKNOWN: Self = Self {
+        values: [0; REGISTERS],
+        known: 0,
+    };
+
+    fn get(&self, number: usize) -> Option<usize> {
+        let value = *self.values.get(number)?;
+        (self.known >> number & 1 != 0).then_some(value)
+    }
+
+    fn set(&mut self, number: usize, value: Option<usize>) {
+        if let (Some(place), Some(value)) = (self.values.get_mut(number), value) {
+            *place = value;
+            self.known |= 1 << number;
+        }
+    }
+}
 
 /// Notes the calls that the calling thread is in, innermost first, and returns how many.
 ///
@@ -57,7 +81,7 @@ pub fn walk(caller_stack_pointer: usize, out: &mut [Step]) -> usize {
     let Some(first_slot) = caller_stack_pointer.checked_sub(8) else {
         return 0;
     };
-    let stack = registers[RSP].unwrap_or(first_slot);
+    let stack = registers.get(RSP).unwrap_or(first_slot);
     let mut walker = Walker {
         registers,
         memory: Memory::new(stack, caller_stack_pointer - 1),
@@ -109,14 +133,10 @@ fn capture() -> Registers {
             options(nostack, preserves_flags),
         );
     }
-    let [rbx, rbp, rsp, r12, r13, r14, r15, rip] = saved;
-    let mut registers = [None; REGISTERS];
+    let mut registers = Registers::UNKNOWN;
     let numbers = [RBX, RBP, RSP, 12, 13, 14, 15, RIP];
-    for (number, value) in numbers
-        .into_iter()
-        .zip([rbx, rbp, rsp, r12, r13, r14, r15, rip])
-    {
-        registers[number] = Some(value);
+    for (number, value) in numbers.into_iter().zip(saved) {
+        registers.set(number, Some(value));
     }
     registers
 }
@@ -136,7 +156,7 @@ impl Walker {
     fn leave_own_frames(&mut self, caller_stack_pointer: usize) -> Option<()> {
         for _ in 0..OWN_FRAMES {
             self.step()?;
-            let stack_pointer = self.registers[RSP]?;
+            let stack_pointer = self.registers.get(RSP)?;
             if stack_pointer >= caller_stack_pointer {
                 return (stack_pointer == caller_stack_pointer).then_some(());
             }
@@ -146,7 +166,7 @@ impl Walker {
 
     /// Goes to the caller's frame; None at the end.
     fn step(&mut self) -> Option<Step> {
-        let pc = self.registers[RIP]?;
+        let pc = self.registers.get(RIP)?;
         // A call may be its function's last instruction: what the return address is in is the next function.
         let pc = pc.checked_sub(usize::from(!self.interrupted))?;
         match self.row(pc) {
@@ -178,26 +198,28 @@ impl Walker {
     }
 
     /// Goes to the caller by the rules that hold here.
+    #[inline(never)]
     fn by_row(&mut self, row: &Row, trampoline: bool) -> Option<Step> {
-        let stack_pointer = self.registers[RSP]?;
+        let stack_pointer = self.registers.get(RSP)?;
         let cfa = match row.cfa {
-            Cfa::Register(register, offset) => {
-                (*self.registers.get(usize::from(register))?)?.wrapping_add_signed(offset as isize)
-            }
+            Cfa::Register(register, offset) => self
+                .registers
+                .get(usize::from(register))?
+                .wrapping_add_signed(offset as isize),
             Cfa::Expression(length, at) => self.evaluate(length, at, None)?,
         };
         if !trampoline && !is_above(cfa, stack_pointer) {
             return None;
         }
         let mut slot = 0;
-        let mut caller = [None; REGISTERS];
-        for (number, (value, rule)) in caller.iter_mut().zip(row.rules).enumerate() {
-            *value = match rule {
+        let mut caller = Registers::UNKNOWN;
+        for (number, &rule) in row.rules.iter().enumerate() {
+            let value = match rule {
                 Rule::Default if number == RSP => Some(cfa),
                 Rule::Default if PRESERVED & 1 << number == 0 => None,
-                Rule::Default | Rule::Same => *self.registers.get(number)?,
+                Rule::Default | Rule::Same => self.registers.get(number),
                 Rule::Undefined => None,
-                Rule::Register(other) => *self.registers.get(usize::from(other))?,
+                Rule::Register(other) => self.registers.get(usize::from(other)),
                 Rule::ValOffset(offset) => Some(cfa.wrapping_add_signed(offset as isize)),
                 Rule::ValExpression(length, at) => self.evaluate(length, at, Some(cfa)),
                 Rule::Offset(_) | Rule::Expression(..) => {
@@ -212,16 +234,17 @@ impl Walker {
                     address.and_then(|address| self.memory.word(address))
                 }
             };
+            caller.set(number, value);
         }
-        self.arrive(caller, slot, trampoline)
+        self.arrive(&caller, slot, trampoline)
     }
 
     /// Goes to the caller by a frame pointer, if there is one.
     #[cold]
     fn by_frame_pointer(&mut self) -> Option<Step> {
-        let frame = self.registers[RBP]?;
+        let frame = self.registers.get(RBP)?;
         let cfa = frame.checked_add(16)?;
-        if !is_above(cfa, self.registers[RSP]?) {
+        if !is_above(cfa, self.registers.get(RSP)?) {
             return None;
         }
         let outer = self.memory.word(frame)?;
@@ -231,16 +254,16 @@ impl Walker {
         if !plausible || !self.follows_a_call(address) {
             return None;
         }
-        let mut caller = [None; REGISTERS];
-        caller[RBP] = Some(outer);
-        caller[RSP] = Some(cfa);
-        caller[RIP] = Some(address);
-        self.arrive(caller, cfa - 8, false)
+        let mut caller = Registers::UNKNOWN;
+        caller.set(RBP, Some(outer));
+        caller.set(RSP, Some(cfa));
+        caller.set(RIP, Some(address));
+        self.arrive(&caller, cfa - 8, false)
     }
 
-    fn arrive(&mut self, caller: Registers, slot: usize, interrupted: bool) -> Option<Step> {
-        let pc = caller[RIP].filter(|&pc| pc != 0)?;
-        self.registers = caller;
+    fn arrive(&mut self, caller: &Registers, slot: usize, interrupted: bool) -> Option<Step> {
+        let pc = caller.get(RIP).filter(|&pc| pc != 0)?;
+        self.registers = *caller;
         self.interrupted = interrupted;
         Some(Step {
             address: pc.checked_add(usize::from(interrupted))?,
@@ -297,3 +320,6 @@ fn tables(found: &Found) -> Option<Tables<'_>> {
     let frames = image.from(frames_at)?;
     Some(Tables::new(header, found.eh_frame_hdr, frames, frames_at))
 }
+
+#[cfg(test)]
+mod tests;

@@ -339,3 +339,6 @@ impl Program {
         Some(())
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -5,7 +5,8 @@ use gimli::{
     Value,
 };
 
-use super::cfi::{REGISTERS, Reader};
+use super::Registers;
+use super::cfi::Reader;
 use super::memory::Memory;
 
 /// Operations that one expression may execute: more than any that is generated, few enough that a loop ends soon.
@@ -23,7 +24,7 @@ impl<'a> EvaluationStorage<Reader<'a>> for OnStack {
 #[inline(never)]
 pub fn evaluate(
     expression: Expression<Reader<'_>>,
-    registers: &[Option<usize>; REGISTERS],
+    registers: &Registers,
     initial: Option<usize>,
     memory: &mut Memory,
 ) -> Option<usize> {
@@ -42,7 +43,7 @@ pub fn evaluate(
         result = match result {
             EvaluationResult::Complete => break,
             EvaluationResult::RequiresRegister { register, .. } => {
-                let value = (*registers.get(usize::from(register.0))?)?;
+                let value = registers.get(usize::from(register.0))?;
                 evaluation
                     .resume_with_register(Value::Generic(value as u64))
                     .ok()?

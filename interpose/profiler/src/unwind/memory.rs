@@ -161,11 +161,10 @@ mod tests {
         let at = pages.expose_provenance();
         // SAFETY: within the mapping.
         unsafe { pages.cast::<usize>().write(7) };
+        let second = pages.wrapping_byte_add(PAGE);
         // SAFETY: a page of ours that nobody uses.
-        assert_eq!(
-            unsafe { libc::mprotect(pages.byte_add(PAGE), PAGE, libc::PROT_NONE) },
-            0
-        );
+        let protected = unsafe { libc::mprotect(second, PAGE, libc::PROT_NONE) };
+        assert_eq!(protected, 0);
         let mut memory = Memory { low: 0, high: 0 };
         assert_eq!(memory.word(at), Some(7));
         assert_eq!(memory.byte(at), Some(7));
@@ -189,16 +188,30 @@ mod tests {
     }
 
     #[test]
+    fn only_the_end_of_a_threads_stack_is_taken_for_granted() {
+        start();
+        // Tests run in threads of their own.
+        std::thread::spawn(|| {
+            MAIN_THREAD.store(0, Relaxed);
+            let end = thread_pointer();
+            let knows = |below: usize| Memory::new(end - below, end - below + 8).knows(end - 8);
+            assert!(knows(1024) && knows(THREAD_STACK - 8));
+            assert!(!knows(3 * THREAD_STACK) && !knows(1 << 20));
+            MAIN_THREAD.store(end, Relaxed);
+            assert!(!knows(5000), "the main thread's has its end elsewhere");
+        })
+        .join()
+        .expect("the thread's own check");
+    }
+
+    #[test]
     fn asking_leaves_the_signal_mask_alone() {
         let mask = || {
-            let mut set = core::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-            // SAFETY: a place for the set; nothing is changed.
-            unsafe {
-                libc::pthread_sigmask(libc::SIG_BLOCK, core::ptr::null(), set.as_mut_ptr());
-                (0..64)
-                    .filter(|&n| n > 0 && libc::sigismember(set.as_ptr(), n) == 1)
-                    .collect::<Vec<_>>()
-            }
+            let mut set = 0u64;
+            let to = &raw mut set;
+            // SAFETY: the first 8 bytes of the set are all that the kernel has signals for; nothing is changed.
+            unsafe { libc::syscall(libc::SYS_rt_sigprocmask, 0, 0usize, to, 8usize) };
+            set
         };
         let all = [usize::MAX; 2];
         let before = mask();
