@@ -704,14 +704,15 @@ unsafe fn contended<P: Primitive>(
     let lock = record::lock_of(entry);
     let index = entry.lock.load(Relaxed);
     let before = inside(thread, || {
+        // First of all: it may be released any moment.
+        // SAFETY: the caller's contract.
+        let (holder_tid, holder) = unsafe { holder::<P>(&recorder, thread, lock, object) };
         heat(lock);
         let stack = if stack == 0 {
             stack_at(&recorder, thread, caller)
         } else {
             stack
         };
-        // SAFETY: the caller's contract.
-        let (holder_tid, holder) = unsafe { holder::<P>(&recorder, thread, lock, object) };
         thread.waiting_stack.store(stack, Relaxed);
         thread.waiting_holder.store(holder, Relaxed);
         thread.waiting_holder_tid.store(holder_tid, Relaxed);

@@ -37,12 +37,18 @@ impl System for Linux {
         IS_BACKED.load(Relaxed) || populate(start, bytes) == 0
     }
 
+    /// Patience is a tenth of a second and more: whoever adds may have to wait for the disk.
     fn relax(round: u32) -> bool {
         match round {
             0..64 => core::hint::spin_loop(),
-            64..4096 => {
+            64..256 => {
                 // SAFETY: takes nothing.
                 unsafe { libc::sched_yield() };
+            }
+            256..1256 => {
+                const NAP_NS: u64 = 100_000;
+                let nobody = AtomicU32::new(0);
+                system::futex_wait(&nobody, 0, NAP_NS);
             }
             _ => return false,
         }
