@@ -6,8 +6,12 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
 compile_error!("the layouts of locks and stacks are those of glibc on x86-64 Linux");
 
+pub mod ending;
+pub mod interval;
+pub mod next;
 pub mod options;
 pub mod process;
+pub mod signals;
 pub mod system;
 pub mod table;
 pub mod text;
