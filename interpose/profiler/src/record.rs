@@ -346,6 +346,18 @@ pub(crate) extern "C" fn forked() {
     STATE.store(IDLE, Release);
 }
 
+/// `_Fork`, which runs no handlers of `pthread_atfork`.
+///
+/// # Safety
+/// - As `_Fork`.
+pub unsafe fn fork_alone() -> libc::pid_t {
+    let child = real::call_next!(real::FORK_ALONE, fn() -> libc::pid_t, -1);
+    if child == 0 {
+        forked();
+    }
+    child
+}
+
 /// The end of a thread. Locks that later destructors take give it a place again.
 extern "C" fn thread_ends(_: *mut c_void) {
     let Some(thread) = tls::thread() else { return };
