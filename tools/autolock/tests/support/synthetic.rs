@@ -71,7 +71,7 @@ impl Synthetic {
             offset_of!(Header, executable),
             b"/opt/bin/server",
         );
-        let command = b"server\0-t\04\0";
+        let command = b"server\0-t\x004\0";
         put(&mut header, offset_of!(Header, command), command);
         let length = command.len() as u32;
         put32(&mut header, offset_of!(Header, command_length), length);
