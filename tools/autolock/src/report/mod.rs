@@ -16,6 +16,9 @@ pub mod model;
 mod places;
 mod rows;
 mod symbols;
+#[cfg(test)]
+#[path = "../../tests/support/synthetic.rs"]
+mod synthetic;
 mod table;
 mod units;
 
