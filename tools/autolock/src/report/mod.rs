@@ -5,6 +5,7 @@
 //! - [`model`]: what a capture says, in names: all outputs are made from it.
 //! - [`rows`]: locks grouped and sorted, and totals; [`units`]: numbers for people.
 //! - [`table`], [`places`]: as text; [`json`]: for programs; [`diff`]: two captures side by side.
+//! - [`outputs`]: files for other tools, and a page.
 
 mod build;
 mod bytes;
@@ -13,6 +14,7 @@ mod file;
 mod identity;
 mod json;
 pub mod model;
+mod outputs;
 mod places;
 mod rows;
 mod symbols;
