@@ -38,6 +38,8 @@ pub enum Backend {
 }
 
 const PREFIX: &[u8] = b"AUTOLOCK_";
+/// What the profiler's options start with, which may be preloaded before us.
+const PROFILER: &[u8] = b"PROFILE";
 const DEFAULT_ALGORITHM: &[u8] = b"autolock";
 
 /// Why an entry was not taken.
@@ -74,6 +76,7 @@ pub fn from_environment() -> Options {
         // SAFETY: each entry is a NUL-terminated string.
         let entry = unsafe { CStr::from_ptr(entry) }.to_bytes();
         if let Some(rest) = entry.strip_prefix(PREFIX)
+            && !rest.starts_with(PROFILER)
             && let Err(problem) = apply(&mut options, rest)
         {
             complain(entry, problem);
