@@ -466,7 +466,7 @@ fn dispositions_and_mask_are_handed_on_as_they_were() {
 
 /// A program that waits for signals, under us.
 struct Waiting {
-    child: Child,
+    child: Guarded,
     lines: BufReader<std::process::ChildStdout>,
 }
 
@@ -477,8 +477,8 @@ impl Waiting {
             .args(["--", "./program", "wait"])
             .stdout(Stdio::piped())
             .process_group(0);
-        let mut child = command.spawn().expect("starts");
-        let lines = BufReader::new(child.stdout.take().expect("piped"));
+        let mut child = Guarded(command.spawn().expect("starts"));
+        let lines = BufReader::new(child.0.stdout.take().expect("piped"));
         let mut waiting = Self { child, lines };
         assert!(waiting.line().starts_with("[wait]"));
         assert_eq!(waiting.line(), "ready\n");
@@ -494,13 +494,13 @@ impl Waiting {
     /// To the process that was started, as kill(1) does.
     fn kill(&self, signal: i32) {
         // SAFETY: our child, which nobody has waited for.
-        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+        assert_eq!(unsafe { libc::kill(self.child.0.id() as i32, signal) }, 0);
     }
 
     fn end(mut self) -> (String, ExitStatus) {
         let mut rest = String::new();
         self.lines.read_to_string(&mut rest).expect("read");
-        (rest, self.child.wait().expect("ends"))
+        (rest, self.child.0.wait().expect("ends"))
     }
 }
 
@@ -556,14 +556,15 @@ fn the_terminals_signals_are_left_to_the_terminal() {
         .env_remove("LD_PRELOAD")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    let Ok(mut child) = command.spawn() else {
+    let Ok(child) = command.spawn() else {
         let reason = "script(1) is missing: apt-get install bsdutils";
         assert!(std::env::var_os("CI").is_none(), "{reason}");
         eprintln!("SKIPPED: {reason}");
         return;
     };
-    let mut input = child.stdin.take().expect("piped");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped"))
+    let mut child = Guarded(child);
+    let mut input = child.0.stdin.take().expect("piped");
+    let mut lines = BufReader::new(child.0.stdout.take().expect("piped"))
         .lines()
         .map(|line| line.expect("read"));
     assert!(lines.any(|line| line.trim() == "ready"));
@@ -577,21 +578,29 @@ fn the_terminals_signals_are_left_to_the_terminal() {
             .next()
             .is_some_and(|line| line.trim().ends_with("got 3"))
     );
-    // The program's own process: its group is the terminal's.
-    let pid = child.id();
-    drop(input);
-    end_descendants(pid);
-    let _ = child.wait();
 }
 
-/// Ends the processes that a child has started, by their ids, and the child.
+/// A child that is ended with all that it has started, also when the test fails.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            end_descendants(self.0.id());
+        }
+        // Nothing can be done about an error here.
+        let _ = self.0.wait();
+    }
+}
+
+/// Ends the processes that a process has started, by their ids, and the process.
 fn end_descendants(pid: u32) {
-    let children =
-        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
     for child in children.split_whitespace().filter_map(|id| id.parse().ok()) {
         end_descendants(child);
     }
-    // SAFETY: kill takes no pointers; the process is a descendant of ours that its parent has not yet waited for.
+    // SAFETY: kill takes no pointers; the process is a descendant of ours that its parent has not waited for.
     unsafe { libc::kill(pid as i32, libc::SIGKILL) };
 }
 
