@@ -33,6 +33,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::report::{self, ReportArgs};
 use inspect::Seen;
 use start::Start;
 
@@ -96,13 +97,13 @@ pub struct ProfileArgs {
 }
 
 /// `autolock run`. Returns only if the program could not be started.
-pub fn run(args: &RunArgs) -> Result<ExitCode> {
-    Ok(try_run(args).unwrap_or_else(|error| failed(&error)))
+pub fn run(args: &RunArgs) -> ExitCode {
+    try_run(args).unwrap_or_else(|error| failed(&error))
 }
 
 /// `autolock profile`. Without `--report` it returns only if the program could not be started.
-pub fn profile(args: &ProfileArgs) -> Result<ExitCode> {
-    Ok(try_profile(args).unwrap_or_else(|error| failed(&error)))
+pub fn profile(args: &ProfileArgs) -> ExitCode {
+    try_profile(args).unwrap_or_else(|error| failed(&error))
 }
 
 fn try_run(args: &RunArgs) -> Result<ExitCode> {
@@ -127,7 +128,11 @@ fn try_profile(args: &ProfileArgs) -> Result<ExitCode> {
     plan.set("AUTOLOCK_PROFILE_SIGNAL", args.signal.as_deref());
     plan.set("AUTOLOCK_PROFILE_INTERVAL", args.interval.as_deref());
     plan.set("AUTOLOCK_PROFILE_MEMORY", args.memory.as_deref());
-    let rows = args.table.map(|rows| OsString::from(rows.to_string()));
+    // One table at the end is enough; one that is asked for meanwhile needs its rows.
+    let meanwhile = args.signal.is_some() || args.interval.is_some();
+    let none = (args.report && !meanwhile).then_some(0);
+    let rows = args.table.or(none);
+    let rows = rows.map(|rows| OsString::from(rows.to_string()));
     plan.set("AUTOLOCK_PROFILE_TABLE", rows.as_deref());
     plan.set("AUTOLOCK_PROFILE_FILE", args.output.as_deref());
     plan.check()?;
@@ -146,7 +151,7 @@ fn try_profile(args: &ProfileArgs) -> Result<ExitCode> {
             !made.is_empty(),
             "no capture: the program used no lock that the profiler sees"
         );
-        report_hook(&made)
+        report_hook(made)
     });
     Ok(match reported {
         Err(error) if end.good() => failed(&error),
@@ -158,12 +163,11 @@ fn try_profile(args: &ProfileArgs) -> Result<ExitCode> {
     })
 }
 
-/// What `autolock report` would print of these captures.
-fn report_hook(captures: &[PathBuf]) -> Result<()> {
-    for capture in captures {
-        println!("{}", capture.display());
-    }
-    Ok(())
+/// Prints what `autolock report` would of these captures, but on stderr: stdout has been the program's.
+fn report_hook(captures: Vec<PathBuf>) -> Result<()> {
+    // SAFETY: two descriptors; if one is closed, the report is lost and nothing else.
+    unsafe { libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO) };
+    report::main(&ReportArgs::of(captures))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
