@@ -37,6 +37,8 @@ use table::View;
 
 /// Columns where there is no terminal.
 const WIDTH: u16 = 100;
+/// Locks in a table.
+const TOP: usize = 20;
 
 /// Reports what was recorded: which locks, who waited, where, because of whom, how long.
 #[derive(Args, Debug)]
@@ -52,7 +54,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "KEY", value_enum, default_value_t)]
     sort: Sort,
     /// How many locks are shown
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = TOP)]
     top: usize,
     /// Shows every lock by itself, also those that were first used at the same place
     #[arg(long, conflicts_with = "diff")]
@@ -63,6 +65,22 @@ pub struct ReportArgs {
     /// Prints everything as JSON; of several captures an array
     #[arg(long)]
     json: bool,
+}
+
+impl ReportArgs {
+    /// `autolock report CAPTURE...`.
+    #[must_use]
+    pub fn of(captures: Vec<PathBuf>) -> Self {
+        Self {
+            captures,
+            diff: Vec::new(),
+            sort: Sort::default(),
+            top: TOP,
+            each: false,
+            list: false,
+            json: false,
+        }
+    }
 }
 
 /// `autolock report`.
