@@ -2,3 +2,4 @@
 //!
 //! - [`model`]: what a capture says, in names.
 pub mod model;
+pub mod outputs;
