@@ -18,9 +18,10 @@ while (histogram := reader.get_next_interval_histogram()) is not None:
             {
                 "tag": histogram.get_tag(),
                 "count": histogram.get_total_count(),
-                "p50": histogram.get_value_at_percentile(50),
-                "p99": histogram.get_value_at_percentile(99),
-                "max": histogram.get_max_value(),
+                "recorded": [
+                    (histogram.get_highest_equivalent_value(item.value_iterated_to), item.count_at_value_iterated_to)
+                    for item in histogram.get_recorded_iterator()
+                ],
                 "digits": histogram.significant_figures,
                 "start_ms": histogram.get_start_time_stamp(),
                 "length_ms": histogram.get_end_time_stamp() - histogram.get_start_time_stamp(),

@@ -85,7 +85,7 @@ impl Builder {
         index
     }
 
-    /// Of functions, the innermost first; `a>b` is `a` inlined into `b`.
+    /// Of functions, the innermost first; `a => b` is `a` inlined into `b`.
     pub(crate) fn stack(&mut self, functions: &[&str]) -> usize {
         let frame = |(depth, names): (usize, &&str)| {
             let outermost = depth + 1 == functions.len();
@@ -93,7 +93,7 @@ impl Builder {
                 module: Some(usize::from(!outermost)),
                 address: names.bytes().fold(0x1000, |a, b| (a * 31 + u64::from(b)) % 0x1f_0000),
                 functions: names
-                    .split('>')
+                    .split(" => ")
                     .map(|name| Function {
                         name: name.into(),
                         file: (!outermost).then(|| "/src/cached/store.cc".into()),
@@ -181,10 +181,10 @@ pub(crate) fn server() -> Report {
         all.extend(root);
         b.stack(&all)
     };
-    let count = stack(&["std::lock_guard<std::mutex>::lock_guard>Stats::count(unsigned long)", "handle_request(Connection&)", "worker_loop(void*)"]);
+    let count = stack(&["std::lock_guard<std::mutex>::lock_guard => Stats::count(unsigned long)", "handle_request(Connection&)", "worker_loop(void*)"]);
     let flush = stack(&["Stats::flush(std::ostream&, std::chrono::duration<long, std::ratio<1l, 1000l> >)", "timer_tick", "event_loop", "timer_thread"]);
-    let get = stack(&["cache::Table<std::string, Item>::get(std::string const&) const", "process_get>handle_request(Connection&)", "worker_loop(void*)"]);
-    let set = stack(&["cache::Table<std::string, Item>::set(std::string const&, Item&&)", "process_set>handle_request(Connection&)", "worker_loop(void*)"]);
+    let get = stack(&["cache::Table<std::string, Item>::get(std::string const&) const", "process_get => handle_request(Connection&)", "worker_loop(void*)"]);
+    let set = stack(&["cache::Table<std::string, Item>::set(std::string const&, Item&&)", "process_set => handle_request(Connection&)", "worker_loop(void*)"]);
     let evict = stack(&["cache::Lru::evict(unsigned long)", "cache::Table<std::string, Item>::grow()", "maintenance_thread"]);
     let reload = stack(&["reload_config(char const*)", "signal_thread"]);
     let read = stack(&["config_value", "handle_request(Connection&)", "worker_loop(void*)"]);
@@ -270,7 +270,7 @@ pub(crate) fn evil() -> Report {
     b.0.process.executable = EVIL[0].into();
     for (i, name) in (0..).zip(EVIL.iter().chain(&EVIL)) {
         let lock = b.lock(name, Kind::Mutex);
-        let waiter = b.stack(&[name, &format!("{name}>{name}"), "main"]);
+        let waiter = b.stack(&[name, &format!("{name} => {name}"), "main"]);
         let holder = b.stack(&[&format!("{name} holder"), "main"]);
         b.site(SiteKind::Wait, lock, Some(waiter), Some(holder), times(i, 50, 10_000));
         b.site(SiteKind::Wait, lock, None, None, times(i + 99, 5, 500));
@@ -290,7 +290,7 @@ pub(crate) fn huge(locks: usize) -> Report {
     let stacks: Vec<usize> = (0..100)
         .map(|i| {
             let leaf = format!("Object{i}::method(int)");
-            b.stack(&[&leaf, "dispatch>run", "main"])
+            b.stack(&[&leaf, "dispatch => run", "main"])
         })
         .collect();
     for i in 0..locks {
