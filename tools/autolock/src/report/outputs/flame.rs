@@ -36,7 +36,9 @@ pub(crate) fn file(report: &Report, view: View, stacks: &Stacks) -> Result<Vec<u
     title.clone_into(&mut options.title);
     options.subtitle = Some(clean(&report.process.command.join(" ")));
     let svg = draw(&mut options, stacks)?;
-    Ok(svg.replacen("</style>", &format!("{DARK}</style>"), 1).into_bytes())
+    Ok(svg
+        .replacen("</style>", &format!("{DARK}</style>"), 1)
+        .into_bytes())
 }
 
 /// As part of a page; none without stacks.
@@ -59,7 +61,10 @@ pub(crate) fn inline(view: View, stacks: &Stacks) -> Result<Option<Markup>> {
     // The title's room above, the details' below.
     let (above, below) = (options.font_size * 3, options.font_size * 2 + 10);
     let frames = frames.replacen("id=\"frames\"", "class=\"frames\"", 1);
-    let box_ = format!("0 {above} {WIDTH} {}", height.saturating_sub(above + below).max(1));
+    let box_ = format!(
+        "0 {above} {WIDTH} {}",
+        height.saturating_sub(above + below).max(1)
+    );
     Ok(Some(html! {
         svg class="flame" viewBox=(box_) role="img" aria-label=(title(view)) { (PreEscaped(frames)) }
     }))
@@ -88,7 +93,10 @@ fn options(view: View) -> Options<'static> {
 }
 
 fn draw(options: &mut Options<'_>, stacks: &Stacks) -> Result<String> {
-    let lines: Vec<String> = stacks.iter().map(|(stack, ns)| format!("{stack} {ns}")).collect();
+    let lines: Vec<String> = stacks
+        .iter()
+        .map(|(stack, ns)| format!("{stack} {ns}"))
+        .collect();
     let mut svg = Vec::new();
     from_lines(options, lines.iter().map(String::as_str), &mut svg)
         .context("cannot draw a flame graph")?;
@@ -96,5 +104,7 @@ fn draw(options: &mut Options<'_>, stacks: &Stacks) -> Result<String> {
 }
 
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }

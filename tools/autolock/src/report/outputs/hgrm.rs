@@ -20,7 +20,8 @@ const SCALE: f64 = 1e3;
 /// File names and contents: all locks together, then the hottest.
 pub(crate) fn files(report: &Report, measure: Measure) -> Result<Vec<(String, String)>> {
     // A leading dot would hide the file, a dash would make it an option.
-    let keep = |at, c: char| c.is_ascii_alphanumeric() || "_+@".contains(c) || at > 0 && ".-".contains(c);
+    let keep =
+        |at, c: char| c.is_ascii_alphanumeric() || "_+@".contains(c) || at > 0 && ".-".contains(c);
     let names = names::unique(report, keep);
     let measured = measure.name();
     let all = text(&hlog::together(report, measure)?)?;

@@ -52,7 +52,9 @@ pub(crate) fn log(report: &Report, measure: Measure) -> Result<Vec<u8>> {
 
 /// What the tags of the locks say behind the colon.
 pub(crate) fn tags(report: &Report) -> Vec<String> {
-    names::unique(report, |_, c| c != ',' && !c.is_whitespace() && !c.is_control())
+    names::unique(report, |_, c| {
+        c != ',' && !c.is_whitespace() && !c.is_control()
+    })
 }
 
 /// The histograms with something in them, each once: one that locks of the same first use share comes with the first of them.

@@ -38,13 +38,22 @@ use super::model::{Distribution, Lock, Report, Site, SiteKind};
 pub fn write_all(report: &Report, dir: &Path) -> Result<Vec<PathBuf>> {
     let mut folder = Folder::new(dir)?;
     for view in View::ALL {
-        folder.write(&format!("{}.pb.gz", view.profile()), &pprof::profile(report, view)?)?;
+        folder.write(
+            &format!("{}.pb.gz", view.profile()),
+            &pprof::profile(report, view)?,
+        )?;
         let stacks = folded::stacks(report, view);
         folder.write(&format!("{}.folded", view.name()), &folded::text(&stacks))?;
-        folder.write(&format!("{}.svg", view.name()), &flame::file(report, view, &stacks)?)?;
+        folder.write(
+            &format!("{}.svg", view.name()),
+            &flame::file(report, view, &stacks)?,
+        )?;
     }
     for measure in Measure::ALL {
-        folder.write(&format!("{}.hlog", measure.name()), &hlog::log(report, measure)?)?;
+        folder.write(
+            &format!("{}.hlog", measure.name()),
+            &hlog::log(report, measure)?,
+        )?;
         for (name, text) in hgrm::files(report, measure)? {
             folder.write(&name, text.as_bytes())?;
         }

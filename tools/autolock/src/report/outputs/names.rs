@@ -47,7 +47,9 @@ pub(crate) fn unique(report: &Report, keep: fn(usize, char) -> bool) -> Vec<Stri
         .map(|lock| {
             let name = of_lock(lock);
             let chars = name.chars().enumerate();
-            let mut name: String = chars.map(|(i, c)| if keep(i, c) { c } else { '_' }).collect();
+            let mut name: String = chars
+                .map(|(i, c)| if keep(i, c) { c } else { '_' })
+                .collect();
             let mut end = name.len().min(LONGEST);
             while !name.is_char_boundary(end) {
                 end -= 1;

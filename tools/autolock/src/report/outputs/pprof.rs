@@ -242,7 +242,9 @@ impl<'a> Builder<'a> {
                 line: function.line.map_or(0, i64::from),
             })
             .collect();
-        let module = frame.module.and_then(|index| self.report.modules.get(index));
+        let module = frame
+            .module
+            .and_then(|index| self.report.modules.get(index));
         let mapping_id = frame
             .module
             .and_then(|index| self.mappings.get(index).copied())
@@ -330,7 +332,11 @@ impl<'a> Builder<'a> {
             }
             let other = other.and_then(|index| self.report.stacks.get(index));
             if let Some(name) = names::leaf(other) {
-                let key = if view == View::Blame { "waiter" } else { "holder" };
+                let key = if view == View::Blame {
+                    "waiter"
+                } else {
+                    "holder"
+                };
                 label.push(self.label(key, name));
             }
             let sample = Sample {

@@ -1,10 +1,10 @@
 //! Reports made up for tests: their totals are sums over their sites, as in those of captures.
 
+use crate::report::model::Distribution;
 use crate::report::model::{
     Cost, Dropped, Ending, Frame, Function, Kind, Lock, Mode, Module, Process, Report, Site,
     SiteKind, Stack, Waiting,
 };
-use crate::report::model::Distribution;
 
 /// Names that a careless writer would trip over.
 pub(crate) const EVIL: [&str; 8] = [
@@ -26,7 +26,9 @@ impl Builder {
         Self(Report {
             process: Process {
                 executable: "/usr/bin/cached".into(),
-                command: ["cached", "-t", "4", "--data", "a b;c"].map(String::from).into(),
+                command: ["cached", "-t", "4", "--data", "a b;c"]
+                    .map(String::from)
+                    .into(),
                 pid: 4242,
                 parent: 1,
                 started_ns: 1_790_000_000_123_456_789,
@@ -40,7 +42,11 @@ impl Builder {
             sites: Vec::new(),
             stacks: Vec::new(),
             modules: [
-                ("/lib/x86_64-linux-gnu/libc.so.6", "c0ffee00", 0x7f00_0000_0000),
+                (
+                    "/lib/x86_64-linux-gnu/libc.so.6",
+                    "c0ffee00",
+                    0x7f00_0000_0000,
+                ),
                 ("/usr/bin/cached", "0123456789abcdef", 0x5500_0000_0000),
             ]
             .map(|(path, build_id, base)| Module {
@@ -65,7 +71,10 @@ impl Builder {
         let index = self.0.locks.len();
         self.0.locks.push(Lock {
             name: name.into(),
-            id: format!("{:016x}", 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 + 1)),
+            id: format!(
+                "{:016x}",
+                0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 + 1)
+            ),
             address: 0x5500_0010_0000 + 64 * index as u64,
             kind,
             first_use: None,
@@ -91,7 +100,9 @@ impl Builder {
             let outermost = depth + 1 == functions.len();
             Frame {
                 module: Some(usize::from(!outermost)),
-                address: names.bytes().fold(0x1000, |a, b| (a * 31 + u64::from(b)) % 0x1f_0000),
+                address: names
+                    .bytes()
+                    .fold(0x1000, |a, b| (a * 31 + u64::from(b)) % 0x1f_0000),
                 functions: names
                     .split(" => ")
                     .map(|name| Function {
@@ -169,7 +180,10 @@ pub(crate) fn times(seed: u64, count: u64, median_ns: u64) -> impl Iterator<Item
 pub(crate) fn server() -> Report {
     let mut b = Builder::new();
     let stats = b.lock("stats_lock", Kind::Mutex);
-    let table = b.lock("cache::Table<std::string, Item>::shards_[3].mutex", Kind::Adaptive);
+    let table = b.lock(
+        "cache::Table<std::string, Item>::shards_[3].mutex",
+        Kind::Adaptive,
+    );
     let readers = b.lock("config_lock", Kind::Readers);
     let writers = b.lock("config_lock", Kind::Writers);
     let queue = b.lock("worker_queue", Kind::Mutex);
@@ -181,18 +195,59 @@ pub(crate) fn server() -> Report {
         all.extend(root);
         b.stack(&all)
     };
-    let count = stack(&["std::lock_guard<std::mutex>::lock_guard => Stats::count(unsigned long)", "handle_request(Connection&)", "worker_loop(void*)"]);
-    let flush = stack(&["Stats::flush(std::ostream&, std::chrono::duration<long, std::ratio<1l, 1000l> >)", "timer_tick", "event_loop", "timer_thread"]);
-    let get = stack(&["cache::Table<std::string, Item>::get(std::string const&) const", "process_get => handle_request(Connection&)", "worker_loop(void*)"]);
-    let set = stack(&["cache::Table<std::string, Item>::set(std::string const&, Item&&)", "process_set => handle_request(Connection&)", "worker_loop(void*)"]);
-    let evict = stack(&["cache::Lru::evict(unsigned long)", "cache::Table<std::string, Item>::grow()", "maintenance_thread"]);
+    let count = stack(&[
+        "std::lock_guard<std::mutex>::lock_guard => Stats::count(unsigned long)",
+        "handle_request(Connection&)",
+        "worker_loop(void*)",
+    ]);
+    let flush = stack(&[
+        "Stats::flush(std::ostream&, std::chrono::duration<long, std::ratio<1l, 1000l> >)",
+        "timer_tick",
+        "event_loop",
+        "timer_thread",
+    ]);
+    let get = stack(&[
+        "cache::Table<std::string, Item>::get(std::string const&) const",
+        "process_get => handle_request(Connection&)",
+        "worker_loop(void*)",
+    ]);
+    let set = stack(&[
+        "cache::Table<std::string, Item>::set(std::string const&, Item&&)",
+        "process_set => handle_request(Connection&)",
+        "worker_loop(void*)",
+    ]);
+    let evict = stack(&[
+        "cache::Lru::evict(unsigned long)",
+        "cache::Table<std::string, Item>::grow()",
+        "maintenance_thread",
+    ]);
     let reload = stack(&["reload_config(char const*)", "signal_thread"]);
-    let read = stack(&["config_value", "handle_request(Connection&)", "worker_loop(void*)"]);
+    let read = stack(&[
+        "config_value",
+        "handle_request(Connection&)",
+        "worker_loop(void*)",
+    ]);
     let pop = stack(&["Queue::pop()", "worker_loop(void*)"]);
-    let log = stack(&["log_line", "handle_request(Connection&)", "worker_loop(void*)"]);
+    let log = stack(&[
+        "log_line",
+        "handle_request(Connection&)",
+        "worker_loop(void*)",
+    ]);
     use SiteKind::{Cond, Hold, Reacquire, TimedOut, Wait};
-    b.site(Wait, stats, Some(count), Some(flush), times(1, 1_800, 900_000));
-    b.site(Wait, stats, Some(count), Some(count), times(2, 60_000, 1_500));
+    b.site(
+        Wait,
+        stats,
+        Some(count),
+        Some(flush),
+        times(1, 1_800, 900_000),
+    );
+    b.site(
+        Wait,
+        stats,
+        Some(count),
+        Some(count),
+        times(2, 60_000, 1_500),
+    );
     b.site(Wait, stats, Some(flush), Some(count), times(3, 300, 4_000));
     b.site(Hold, stats, Some(count), None, times(4, 200_000, 110));
     b.site(Hold, stats, Some(flush), None, times(5, 105, 4_000_000));
@@ -203,8 +258,20 @@ pub(crate) fn server() -> Report {
     b.site(Hold, table, Some(get), None, times(10, 90_000, 300));
     b.site(Hold, table, Some(set), None, times(11, 40_000, 700));
     b.site(Hold, table, Some(evict), None, times(12, 60, 6_000_000));
-    b.site(TimedOut, table, Some(evict), Some(get), times(13, 3, 50_000_000));
-    b.site(Wait, readers, Some(read), Some(reload), times(14, 25, 12_000_000));
+    b.site(
+        TimedOut,
+        table,
+        Some(evict),
+        Some(get),
+        times(13, 3, 50_000_000),
+    );
+    b.site(
+        Wait,
+        readers,
+        Some(read),
+        Some(reload),
+        times(14, 25, 12_000_000),
+    );
     b.site(Hold, readers, Some(read), None, times(15, 150_000, 90));
     b.site(Hold, writers, Some(reload), None, times(16, 4, 20_000_000));
     b.site(Cond, queue, Some(pop), None, times(17, 5_000, 3_000_000));
@@ -227,9 +294,27 @@ pub(crate) fn server() -> Report {
         lock.hold.samples /= 16;
     }
     report.waiting = vec![
-        waiting(101, stats, 3_200_000_000, Some(count), Some((102, Some(flush)))),
-        waiting(102, table, 3_100_000_000, Some(evict), Some((101, Some(get)))),
-        waiting(103, stats, 2_900_000_000, Some(count), Some((102, Some(flush)))),
+        waiting(
+            101,
+            stats,
+            3_200_000_000,
+            Some(count),
+            Some((102, Some(flush))),
+        ),
+        waiting(
+            102,
+            table,
+            3_100_000_000,
+            Some(evict),
+            Some((101, Some(get))),
+        ),
+        waiting(
+            103,
+            stats,
+            2_900_000_000,
+            Some(count),
+            Some((102, Some(flush))),
+        ),
         waiting(104, queue, 40_000, None, None),
     ];
     report.dropped.holds = 7;
@@ -272,11 +357,29 @@ pub(crate) fn evil() -> Report {
         let lock = b.lock(name, Kind::Mutex);
         let waiter = b.stack(&[name, &format!("{name} => {name}"), "main"]);
         let holder = b.stack(&[&format!("{name} holder"), "main"]);
-        b.site(SiteKind::Wait, lock, Some(waiter), Some(holder), times(i, 50, 10_000));
+        b.site(
+            SiteKind::Wait,
+            lock,
+            Some(waiter),
+            Some(holder),
+            times(i, 50, 10_000),
+        );
         b.site(SiteKind::Wait, lock, None, None, times(i + 99, 5, 500));
-        b.site(SiteKind::Hold, lock, Some(holder), None, times(i, 80, 1_000));
+        b.site(
+            SiteKind::Hold,
+            lock,
+            Some(holder),
+            None,
+            times(i, 80, 1_000),
+        );
         // What is out of bounds: a damaged capture.
-        b.0.waiting.push(waiting(i as u32, lock, 1, Some(9_999), Some((i as u32, Some(9_999)))));
+        b.0.waiting.push(waiting(
+            i as u32,
+            lock,
+            1,
+            Some(9_999),
+            Some((i as u32, Some(9_999))),
+        ));
     }
     for module in &mut b.0.modules {
         module.path = EVIL[0].into();
@@ -297,8 +400,20 @@ pub(crate) fn huge(locks: usize) -> Report {
         let lock = b.lock(&format!("Object{}::mutex_", i / 10), Kind::Mutex);
         let seed = i as u64;
         let (waiter, holder) = (stacks[i % 100], stacks[i * 7 % 100]);
-        b.site(SiteKind::Wait, lock, Some(waiter), Some(holder), times(seed, 1 + seed % 30, 2_000));
-        b.site(SiteKind::Hold, lock, Some(holder), None, times(seed, 40, 300));
+        b.site(
+            SiteKind::Wait,
+            lock,
+            Some(waiter),
+            Some(holder),
+            times(seed, 1 + seed % 30, 2_000),
+        );
+        b.site(
+            SiteKind::Hold,
+            lock,
+            Some(holder),
+            None,
+            times(seed, 40, 300),
+        );
     }
     b.0
 }

@@ -13,7 +13,7 @@ use super::pprof::Profile;
 use super::*;
 use crate::report::model::Kind;
 
-/// A folder that goes away.
+/// A folder that goes away, unless `KEEP_OUTPUTS` is set: for human eyes.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -25,7 +25,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        if std::env::var_os("KEEP_OUTPUTS").is_none() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
     }
 }
 
@@ -47,7 +49,9 @@ fn all_kinds() -> [(&'static str, Report); 4] {
 /// Sums over the sites: what the other outputs show.
 fn totals(report: &Report, kind: SiteKind) -> (u64, u64) {
     let sites = report.sites.iter().filter(|site| site.kind == kind);
-    sites.fold((0, 0), |sum, site| (sum.0 + site.count, sum.1 + site.total_ns))
+    sites.fold((0, 0), |sum, site| {
+        (sum.0 + site.count, sum.1 + site.total_ns)
+    })
 }
 
 const PROFILES: [(View, SiteKind); 3] = [
@@ -59,7 +63,9 @@ const PROFILES: [(View, SiteKind); 3] = [
 fn decoded(report: &Report, view: View) -> Profile {
     let bytes = pprof::profile(report, view).expect("profile");
     let mut message = Vec::new();
-    GzDecoder::new(&bytes[..]).read_to_end(&mut message).expect("gzip");
+    GzDecoder::new(&bytes[..])
+        .read_to_end(&mut message)
+        .expect("gzip");
     Profile::decode(&message[..]).expect("message")
 }
 
@@ -89,7 +95,17 @@ fn a_folder_gets_all_files_whole_and_nothing_else() {
         written.sort();
         found.sort();
         assert_eq!(written, found);
-        for required in ["contention.pb.gz", "hold.pb.gz", "wait.hlog", "hold.hlog", "wait.folded", "hold.folded", "wait.svg", "hold.svg", "index.html"] {
+        for required in [
+            "contention.pb.gz",
+            "hold.pb.gz",
+            "wait.hlog",
+            "hold.hlog",
+            "wait.folded",
+            "hold.folded",
+            "wait.svg",
+            "hold.svg",
+            "index.html",
+        ] {
             assert!(written.contains(&dir.join(required)), "{name}: {required}");
         }
     }
@@ -108,16 +124,29 @@ fn profiles_are_well_formed_and_add_up_to_the_sites() {
             let profile = decoded(&report, view);
             let text = |index: i64| profile.string_table[index as usize].as_str();
             assert_eq!(text(0), "");
-            let types: Vec<_> = profile.sample_type.iter().map(|t| (text(t.r#type), text(t.unit))).collect();
+            let types: Vec<_> = profile
+                .sample_type
+                .iter()
+                .map(|t| (text(t.r#type), text(t.unit)))
+                .collect();
             let expected = match view {
                 View::Hold => [("holds", "count"), ("hold", "nanoseconds")],
                 _ => [("contentions", "count"), ("delay", "nanoseconds")],
             };
             assert_eq!(types, expected);
             assert_eq!(text(profile.default_sample_type), expected[1].0);
-            assert_eq!((profile.period, profile.period_type), (1, Some(profile.sample_type[0])));
+            assert_eq!(
+                (profile.period, profile.period_type),
+                (1, Some(profile.sample_type[0]))
+            );
             assert_eq!(profile.duration_nanos as u64, report.process.duration_ns);
-            let sum = |value: usize| profile.sample.iter().map(|s| s.value[value] as u64).sum::<u64>();
+            let sum = |value: usize| {
+                profile
+                    .sample
+                    .iter()
+                    .map(|s| s.value[value] as u64)
+                    .sum::<u64>()
+            };
             assert_eq!((sum(0), sum(1)), totals(&report, kind), "{name}, {view:?}");
             assert_eq!(text(profile.mapping[0].filename), report.process.executable);
             for (i, location) in (1..).zip(&profile.location) {
@@ -130,7 +159,12 @@ fn profiles_are_well_formed_and_add_up_to_the_sites() {
             }
             for sample in &profile.sample {
                 assert!(!sample.location_id.is_empty());
-                assert!(sample.location_id.iter().all(|id| (1..=profile.location.len() as u64).contains(id)));
+                assert!(
+                    sample
+                        .location_id
+                        .iter()
+                        .all(|id| (1..=profile.location.len() as u64).contains(id))
+                );
                 let mut keys: Vec<i64> = sample.label.iter().map(|label| label.key).collect();
                 keys.sort_unstable();
                 keys.dedup();
@@ -152,12 +186,17 @@ fn a_waiter_is_the_leaf_and_its_holder_a_label_and_the_other_way_round() {
         // The flusher waits for counters in the third site of the sample: the only one of these.
         let sample = &profile.sample[2];
         let location = &profile.location[sample.location_id[0] as usize - 1];
-        let name = |line: &super::pprof::Line| text(profile.function[line.function_id as usize - 1].name);
+        let name =
+            |line: &super::pprof::Line| text(profile.function[line.function_id as usize - 1].name);
         let (inlined, own) = (name(&location.line[0]), location.line.len());
         assert!(inlined.starts_with(leaf), "{inlined}");
         // The guard is inlined into the counter, the flusher into nothing.
         assert_eq!(own, if leaf.starts_with("std") { 2 } else { 1 });
-        let labels: BTreeMap<&str, &str> = sample.label.iter().map(|l| (text(l.key), text(l.str))).collect();
+        let labels: BTreeMap<&str, &str> = sample
+            .label
+            .iter()
+            .map(|l| (text(l.key), text(l.str)))
+            .collect();
         assert!(labels[label].starts_with(other), "{labels:?}");
         assert_eq!(labels["lock"], "stats_lock");
         let mapping = &profile.mapping[location.mapping_id as usize - 1];
@@ -180,8 +219,13 @@ fn gos_pprof_reads_the_profiles_and_finds_the_same_totals() {
             let file = dir.join(format!("{}.pb.gz", view.profile()));
             let pprof = |arguments: &[&str]| {
                 let mut command = Command::new("go");
-                command.args(["tool", "pprof", "-symbolize=none"]).args(arguments).arg(&file);
-                command.env("PPROF_TMPDIR", &scratch.0).env("HOME", &scratch.0);
+                command
+                    .args(["tool", "pprof", "-symbolize=none"])
+                    .args(arguments)
+                    .arg(&file);
+                command
+                    .env("PPROF_TMPDIR", &scratch.0)
+                    .env("HOME", &scratch.0);
                 let output = command.output().expect("go runs");
                 let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
                 assert!(output.status.success(), "{name}, {view:?}: {complaint}");
@@ -189,11 +233,20 @@ fn gos_pprof_reads_the_profiles_and_finds_the_same_totals() {
             };
             // Lines of samples: `count delay: locations`.
             let raw = pprof(&["-raw"]);
-            let samples = raw.split("\nSamples:\n").nth(1).and_then(|rest| rest.split("\nLocations").next());
+            let samples = raw
+                .split("\nSamples:\n")
+                .nth(1)
+                .and_then(|rest| rest.split("\nLocations").next());
             let mut sum = (0, 0);
             for line in samples.expect("samples").lines() {
-                let values = line.split_once(": ").map(|(values, _)| values.split_whitespace());
-                let values: Vec<Option<u64>> = values.into_iter().flatten().map(|v| v.parse().ok()).collect();
+                let values = line
+                    .split_once(": ")
+                    .map(|(values, _)| values.split_whitespace());
+                let values: Vec<Option<u64>> = values
+                    .into_iter()
+                    .flatten()
+                    .map(|v| v.parse().ok())
+                    .collect();
                 if let [Some(count), Some(time)] = values[..] {
                     sum = (sum.0 + count, sum.1 + time);
                 }
@@ -201,9 +254,16 @@ fn gos_pprof_reads_the_profiles_and_finds_the_same_totals() {
             assert_eq!(sum, totals(&report, kind), "{name}, {view:?}:\n{raw}");
             // The table's own total, of the value that it shows by default.
             let top = pprof(&["-top", "-unit=ns", "-nodefraction=0", "-nodecount=0"]);
-            let total = top.split(" of ").nth(1).and_then(|rest| rest.split("ns total").next());
+            let total = top
+                .split(" of ")
+                .nth(1)
+                .and_then(|rest| rest.split("ns total").next());
             let total = total.filter(|total| total.parse::<u64>().is_ok());
-            assert_eq!(total.unwrap_or("0"), sum.1.to_string(), "{name}, {view:?}:\n{top}");
+            assert_eq!(
+                total.unwrap_or("0"),
+                sum.1.to_string(),
+                "{name}, {view:?}:\n{top}"
+            );
         }
     }
 }
@@ -211,19 +271,27 @@ fn gos_pprof_reads_the_profiles_and_finds_the_same_totals() {
 /// A Python that has the reader of histograms, in a folder beside the test program.
 fn python() -> Result<PathBuf, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
-    let folder = program.ancestors().nth(2).ok_or("no target folder")?.join("python-readers");
+    let folder = program
+        .ancestors()
+        .nth(2)
+        .ok_or("no target folder")?
+        .join("python-readers");
     let python = folder.join("bin/python");
     let run = |command: &mut Command| match command.output() {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .replace('\n', "; ")),
         Err(error) => Err(error.to_string()),
     };
     let mut import = Command::new(&python);
     if run(import.args(["-c", "import hdrh"])).is_err() {
         let mut make = Command::new("python3");
-        run(make.args(["-m", "venv"]).arg(&folder)).map_err(|e| format!("no Python environment (apt-get install python3-venv): {e}"))?;
+        run(make.args(["-m", "venv"]).arg(&folder))
+            .map_err(|e| format!("no Python environment (apt-get install python3-venv): {e}"))?;
         let mut install = Command::new(&python);
-        run(install.args(["-m", "pip", "install", "--quiet", "hdrhistogram"])).map_err(|e| format!("pip cannot install hdrhistogram: {e}"))?;
+        run(install.args(["-m", "pip", "install", "--quiet", "hdrhistogram"]))
+            .map_err(|e| format!("pip cannot install hdrhistogram: {e}"))?;
     }
     Ok(python)
 }
@@ -241,9 +309,17 @@ fn pythons_hdrhistogram_reads_the_logs_and_finds_the_same_distributions() {
         write_all(&report, &dir).expect("written");
         for measure in Measure::ALL {
             let file = dir.join(format!("{}.hlog", measure.name()));
-            let output = Command::new(&python).arg(&script).arg(&file).output().expect("python runs");
+            let output = Command::new(&python)
+                .arg(&script)
+                .arg(&file)
+                .output()
+                .expect("python runs");
             let text = String::from_utf8(output.stdout).expect("UTF-8");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             let mut read: BTreeMap<String, serde_json::Value> = BTreeMap::new();
             for line in text.lines() {
                 let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
@@ -256,8 +332,14 @@ fn pythons_hdrhistogram_reads_the_logs_and_finds_the_same_distributions() {
                 Measure::Hold => (SiteKind::Hold, hlog::tags(&report)),
             };
             assert_eq!(all["count"], totals(&report, kind).0, "{name}");
-            assert_eq!(all["length_ms"].as_f64().map(|ms| ms.round() as u64), Some(report.process.duration_ns / 1_000_000));
-            assert_eq!(all["start_ms"].as_f64().map(|ms| ms.round() as i64), Some((report.process.started_ns as f64 / 1e6).round() as i64));
+            assert_eq!(
+                all["length_ms"].as_f64().map(|ms| ms.round() as u64),
+                Some(report.process.duration_ns / 1_000_000)
+            );
+            assert_eq!(
+                all["start_ms"].as_f64().map(|ms| ms.round() as i64),
+                Some((report.process.started_ns as f64 / 1e6).round() as i64)
+            );
             let mut known = 1;
             for (lock, tag) in report.locks.iter().zip(tags) {
                 let distribution = measure.of(lock);
@@ -269,8 +351,15 @@ fn pythons_hdrhistogram_reads_the_logs_and_finds_the_same_distributions() {
                 let histogram = &distribution.histogram;
                 assert_eq!(found["count"], distribution.count, "{name}: {tag}");
                 assert_eq!(found["digits"], 2);
-                let recorded: Vec<(u64, u64)> = histogram.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
-                assert_eq!(found["recorded"], serde_json::json!(recorded), "{name}: {tag}");
+                let recorded: Vec<(u64, u64)> = histogram
+                    .iter_recorded()
+                    .map(|v| (v.value_iterated_to(), v.count_at_value()))
+                    .collect();
+                assert_eq!(
+                    found["recorded"],
+                    serde_json::json!(recorded),
+                    "{name}: {tag}"
+                );
             }
             assert_eq!(read.len(), known, "{name}: tags of no lock");
         }
@@ -283,10 +372,16 @@ fn the_greatest_value_in_a_log_is_in_milliseconds() {
     let log = String::from_utf8(log).expect("text");
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!(lines[0], "#[Histogram log format version 1.3]");
-    assert_eq!(lines[1], "#[StartTime: 1790000000.123 (seconds since epoch)]");
-    let legend = r#""StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram""#;
+    assert_eq!(
+        lines[1],
+        "#[StartTime: 1790000000.123 (seconds since epoch)]"
+    );
+    let legend =
+        r#""StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram""#;
     assert_eq!(lines[2], legend);
-    let stats = lines.iter().find_map(|line| line.strip_prefix("Tag=wait:stats_lock,"));
+    let stats = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("Tag=wait:stats_lock,"));
     let fields: Vec<&str> = stats.expect("tag").split(',').collect();
     let max: f64 = fields[2].parse().expect("number");
     let true_ms = sample::server().locks[0].wait.max_ns as f64 / 1e6;
@@ -306,40 +401,68 @@ fn a_histogram_that_locks_share_is_in_the_log_once() {
     let log = String::from_utf8(hlog::log(&report, Measure::Wait).expect("log")).expect("text");
     assert_eq!(log.matches("Tag=").count(), 1);
     assert_eq!(log.matches("+others,").count(), 1);
-    assert_eq!(hlog::together(&report, Measure::Wait).expect("sum").len(), shared.len());
+    assert_eq!(
+        hlog::together(&report, Measure::Wait).expect("sum").len(),
+        shared.len()
+    );
 }
 
 #[test]
 fn percentile_files_have_the_columns_that_plotters_expect() {
     let mut report = sample::server();
     // Too wide for its column: more than 4000 seconds.
-    report.locks[0].wait.histogram.saturating_record(4_300_000_000_000);
+    report.locks[0]
+        .wait
+        .histogram
+        .saturating_record(4_300_000_000_000);
     for (name, text) in hgrm::files(&report, Measure::Wait).expect("files") {
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "       Value     Percentile TotalCount 1/(1-Percentile)");
+        assert_eq!(
+            lines[0],
+            "       Value     Percentile TotalCount 1/(1-Percentile)"
+        );
         assert_eq!(lines[1], "");
-        let rows: Vec<&&str> = lines[2..].iter().take_while(|line| !line.starts_with('#')).collect();
+        let rows: Vec<&&str> = lines[2..]
+            .iter()
+            .take_while(|line| !line.starts_with('#'))
+            .collect();
         assert_eq!(lines.len(), 2 + rows.len() + 3, "{name}");
         let mut before = (0.0, 0.0, 0);
         for (i, row) in rows.iter().enumerate() {
             assert!(row.starts_with(' '), "{name}: {row}");
-            let cells: Vec<f64> = row.split_whitespace().map(|c| c.parse().expect("number")).collect();
+            let cells: Vec<f64> = row
+                .split_whitespace()
+                .map(|c| c.parse().expect("number"))
+                .collect();
             let last = i + 1 == rows.len();
             assert_eq!(cells.len(), if last { 3 } else { 4 }, "{row}");
             assert_eq!(cells[1] == 1.0, last, "{row}");
             let now = (cells[0], cells[1], cells[2] as u64);
-            assert!(now.0 >= before.0 && now.1 >= before.1 && now.2 >= before.2, "{row}");
+            assert!(
+                now.0 >= before.0 && now.1 >= before.1 && now.2 >= before.2,
+                "{row}"
+            );
             before = now;
         }
         assert!(lines[2 + rows.len()].starts_with("#[Mean    = "));
         assert!(lines[3 + rows.len()].ends_with(&format!("Total count    = {:>12}]", before.2)));
-        assert!(lines[4 + rows.len()].ends_with("SubBuckets     =          256]"), "{text}");
+        assert!(
+            lines[4 + rows.len()].ends_with("SubBuckets     =          256]"),
+            "{text}"
+        );
     }
     let (name, text) = &hgrm::files(&report, Measure::Wait).expect("files")[1];
     assert_eq!(name, "hgrm/stats_lock-wait.hgrm");
     let median = report.locks[0].wait.histogram.value_at_quantile(0.5) as f64 / 1e3;
-    let row = text.lines().find(|line| line.contains(" 0.500000000000 ")).expect("median");
-    let value: f64 = row.split_whitespace().next().and_then(|v| v.parse().ok()).expect("number");
+    let row = text
+        .lines()
+        .find(|line| line.contains(" 0.500000000000 "))
+        .expect("median");
+    let value: f64 = row
+        .split_whitespace()
+        .next()
+        .and_then(|v| v.parse().ok())
+        .expect("number");
     assert!((value / median - 1.0).abs() < 0.01, "{row}: {median} us");
 }
 
@@ -352,7 +475,10 @@ fn percentile_files_stay_in_their_folder_and_are_for_the_hottest_locks_only() {
             let mut names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
             for file in &names[1..] {
                 let file = file.strip_prefix("hgrm/").expect("in the folder");
-                assert!(!file.contains('/') && !file.starts_with('.') && !file.starts_with('-'), "{file}");
+                assert!(
+                    !file.contains('/') && !file.starts_with('.') && !file.starts_with('-'),
+                    "{file}"
+                );
             }
             names.sort_unstable();
             names.dedup();
@@ -365,15 +491,20 @@ fn percentile_files_stay_in_their_folder_and_are_for_the_hottest_locks_only() {
 fn folded_stacks_add_up_and_no_name_breaks_a_line() {
     for (name, report) in all_kinds() {
         for (view, kind) in PROFILES {
-            let text = String::from_utf8(folded::text(&folded::stacks(&report, view))).expect("text");
+            let text =
+                String::from_utf8(folded::text(&folded::stacks(&report, view))).expect("text");
             let mut sum = 0;
             for line in text.lines() {
                 let (stack, ns) = line.rsplit_once(' ').expect("weight");
-                sum += ns.parse::<u64>().unwrap_or_else(|_| panic!("{name}: {line}"));
+                sum += ns
+                    .parse::<u64>()
+                    .unwrap_or_else(|_| panic!("{name}: {line}"));
                 assert!(stack.split(';').all(|frame| !frame.is_empty()), "{line}");
                 assert!(!stack.chars().any(char::is_control), "{line}");
                 // Readers would take a second number for that of another run.
-                let second = stack.rsplit_once(' ').map(|(_, word)| word.parse::<f64>().is_ok());
+                let second = stack
+                    .rsplit_once(' ')
+                    .map(|(_, word)| word.parse::<f64>().is_ok());
                 assert_ne!(second, Some(true), "{line}");
             }
             assert_eq!(sum, totals(&report, kind).1, "{name}, {view:?}");
@@ -386,14 +517,24 @@ fn folded_stacks_begin_at_the_root_and_end_at_the_lock_or_at_who_waited_for_it()
     let report = sample::server();
     let wait = folded::stacks(&report, View::Wait);
     let of_flush = "clone3;start_thread;timer_thread;event_loop;timer_tick;Stats::flush(std::ostream&, std::chrono::duration<long, std::ratio<1l, 1000l> >);[stats_lock]";
-    assert_eq!(wait.get(of_flush), Some(&report.sites[2].total_ns), "{wait:#?}");
+    assert_eq!(
+        wait.get(of_flush),
+        Some(&report.sites[2].total_ns),
+        "{wait:#?}"
+    );
     // Inlined functions stand behind those they are inlined into.
     let inlined = "handle_request(Connection&);Stats::count(unsigned long);std::lock_guard<std::mutex>::lock_guard;[stats_lock]";
-    assert!(wait.keys().any(|stack| stack.ends_with(inlined)), "{wait:?}");
+    assert!(
+        wait.keys().any(|stack| stack.ends_with(inlined)),
+        "{wait:?}"
+    );
     let blame = folded::stacks(&report, View::Blame);
     let blamed = format!("{of_flush};std::lock_guard<std::mutex>::lock_guard");
     assert_eq!(blame.get(&blamed), Some(&report.sites[0].total_ns));
-    assert!(wait.keys().any(|stack| stack.ends_with("[config_lock (readers)]")));
+    assert!(
+        wait.keys()
+            .any(|stack| stack.ends_with("[config_lock (readers)]"))
+    );
 }
 
 #[test]
@@ -401,17 +542,35 @@ fn flame_graphs_are_xml_and_show_what_was_recorded() {
     for (name, report) in all_kinds() {
         for view in View::ALL {
             let stacks = folded::stacks(&report, view);
-            let file = String::from_utf8(flame::file(&report, view, &stacks).expect("drawn")).expect("text");
-            let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
-            let svg = roxmltree::Document::parse_with_options(&file, options).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let title = |text: &str| svg.descendants().any(|n| n.has_tag_name(("http://www.w3.org/2000/svg", "title")) && n.text().is_some_and(|t| t.starts_with(text)));
+            let file = String::from_utf8(flame::file(&report, view, &stacks).expect("drawn"))
+                .expect("text");
+            let options = roxmltree::ParsingOptions {
+                allow_dtd: true,
+                ..Default::default()
+            };
+            let svg = roxmltree::Document::parse_with_options(&file, options)
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            let title = |text: &str| {
+                svg.descendants().any(|n| {
+                    n.has_tag_name(("http://www.w3.org/2000/svg", "title"))
+                        && n.text().is_some_and(|t| t.starts_with(text))
+                })
+            };
             assert_eq!(title("all ("), !stacks.is_empty(), "{name}");
-            let inline = flame::inline(view, &stacks).expect("drawn").map(maud::Markup::into_string);
+            let inline = flame::inline(view, &stacks)
+                .expect("drawn")
+                .map(maud::Markup::into_string);
             assert_eq!(inline.is_none(), stacks.is_empty());
             if let Some(inline) = inline {
-                assert!(!inline.contains("<script") && !inline.contains(" id="), "{name}");
+                assert!(
+                    !inline.contains("<script") && !inline.contains(" id="),
+                    "{name}"
+                );
                 assert!(inline.contains("<title>all ("), "{name}");
-                assert!(inline.matches("<svg").count() == inline.matches("</svg>").count(), "{name}");
+                assert!(
+                    inline.matches("<svg").count() == inline.matches("</svg>").count(),
+                    "{name}"
+                );
             }
         }
     }
