@@ -10,14 +10,17 @@ pub fn points(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     if histogram.is_empty() {
         return Vec::new();
     }
-    let count = histogram.len() as f64;
-    let steps = (count.log10() / STEP) as usize;
-    let places = (0..=steps).map(|i| i as f64 * STEP).chain([count.log10()]);
-    let mut points: Vec<(f64, f64)> = Vec::new();
-    for place in places {
+    let end = (histogram.len() as f64).log10();
+    let places = (0..).map(|i| f64::from(i) * STEP);
+    let before = places.take_while(|place| *place < end).map(|place| {
         let quantile = 1.0 - 10f64.powf(-place);
+        (quantile, histogram.value_at_quantile(quantile))
+    });
+    let last = (1.0 - 10f64.powf(-end), histogram.max());
+    let mut points: Vec<(f64, f64)> = Vec::new();
+    for (quantile, value) in before.chain([last]) {
         // The logarithm of 0 has no place; nothing is faster than that anyway.
-        let value = histogram.value_at_quantile(quantile).max(1) as f64;
+        let value = value.max(1) as f64;
         // On a level stretch the ends are enough.
         if let [.., (_, a), (_, b)] = points[..]
             && a == b
@@ -39,9 +42,10 @@ mod tests {
         let mut histogram = Histogram::<u64>::new(2).expect("histogram");
         assert_eq!(points(&histogram), []);
         histogram.record_n(100, 90).expect("fits");
-        histogram.record_n(5_000, 10).expect("fits");
+        histogram.record_n(5_000, 9).expect("fits");
+        histogram.record(70_000).expect("fits");
         let points = points(&histogram);
-        assert!(points.len() <= 5, "{points:?}");
+        assert!(points.len() <= 6, "{points:?}");
         let (last, value) = points[points.len() - 1];
         assert!((last - 0.99).abs() < 1e-9, "{points:?}");
         assert_eq!(value as u64, histogram.max());

@@ -49,6 +49,8 @@ pub(crate) fn inline(view: View, stacks: &Stacks) -> Result<Option<Markup>> {
     let mut options = options(view);
     options.image_width = Some(WIDTH);
     options.no_javascript = true;
+    // Per cent: thinner ones would be less than a pixel or two. The file has them.
+    options.min_width = 0.1;
     let svg = draw(&mut options, stacks)?;
     let start = svg.find("<svg id=\"frames\"");
     let frames = start.and_then(|start| svg[start..].strip_suffix("</svg>"));

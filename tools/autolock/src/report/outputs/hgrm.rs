@@ -22,7 +22,7 @@ pub(crate) fn files(report: &Report, measure: Measure) -> Result<Vec<(String, St
     // A leading dot would hide the file, a dash would make it an option.
     let keep =
         |at, c: char| c.is_ascii_alphanumeric() || "_+@".contains(c) || at > 0 && ".-".contains(c);
-    let names = names::unique(report, keep);
+    let names = names::unique(report, names::LONGEST, keep);
     let measured = measure.name();
     let all = text(&hlog::together(report, measure)?)?;
     let mut files = vec![(format!("{measured}.hgrm"), all)];

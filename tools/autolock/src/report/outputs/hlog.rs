@@ -52,7 +52,7 @@ pub(crate) fn log(report: &Report, measure: Measure) -> Result<Vec<u8>> {
 
 /// What the tags of the locks say behind the colon.
 pub(crate) fn tags(report: &Report) -> Vec<String> {
-    names::unique(report, |_, c| {
+    names::unique(report, names::LONGEST, |_, c| {
         c != ',' && !c.is_whitespace() && !c.is_control()
     })
 }

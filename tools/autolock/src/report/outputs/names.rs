@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use crate::report::model::{Kind, Lock, Report, Stack};
 
 /// Longest name of a file or a tag, in bytes.
-const LONGEST: usize = 120;
+pub(crate) const LONGEST: usize = 120;
 
 /// What a lock is called where its kind does not stand beside it.
 pub(crate) fn of_lock(lock: &Lock) -> String {
@@ -39,8 +39,12 @@ pub(crate) fn leaf(stack: Option<&Stack>) -> Option<&str> {
 }
 
 /// A name for each lock, in their order: unique, and of characters that `keep` accepts; it is told which character of the name it is, and `_`
-/// stands for the others. Locks of one name have their address behind it.
-pub(crate) fn unique(report: &Report, keep: fn(usize, char) -> bool) -> Vec<String> {
+/// stands for the others; cut after `longest` bytes. Locks of one name have their address behind it.
+pub(crate) fn unique(
+    report: &Report,
+    longest: usize,
+    keep: fn(usize, char) -> bool,
+) -> Vec<String> {
     let plain: Vec<String> = report
         .locks
         .iter()
@@ -50,7 +54,7 @@ pub(crate) fn unique(report: &Report, keep: fn(usize, char) -> bool) -> Vec<Stri
             let mut name: String = chars
                 .map(|(i, c)| if keep(i, c) { c } else { '_' })
                 .collect();
-            let mut end = name.len().min(LONGEST);
+            let mut end = name.len().min(longest);
             while !name.is_char_boundary(end) {
                 end -= 1;
             }

@@ -1,10 +1,10 @@
 //! One lock: what it is, how long it was waited for and held, who waited for whom, who held it.
 
 use anyhow::Result;
-use figures::units::{magnitude, nanoseconds};
+use figures::units::nanoseconds;
 use maud::{Markup, html};
 
-use super::{Subject, distribution, names, percent, stack};
+use super::{Subject, count, distribution, names, percent, quantile, stack};
 use crate::report::model::{Distribution, Lock, Site, SiteKind};
 
 /// Pairs of a waiter and a holder, and places of holds, that are shown of a lock.
@@ -25,13 +25,15 @@ pub(super) fn section(subject: &Subject, index: usize, open: bool) -> Result<Mar
                 h3 { (subject.name(index)) }
                 " "
                 span class="soft" {
-                    (names::of_kind(lock.kind)) ", waited for " (nanoseconds(lock.wait.total_ns as f64))
-                    " (" (percent(lock.wait.total_ns, subject.waited_ns)) " of all waiting)"
+                    (names::of_kind(lock.kind))
+                    @if lock.wait.count > 0 {
+                        ", waited for " (nanoseconds(lock.wait.total_ns as f64))
+                        " (" (percent(lock.wait.total_ns, subject.waited_ns)) " of all waiting)"
+                    } @else { ", not waited for" }
                 }
             }
-            (facts(subject, lock))
             div class="numbers" {
-                div class="scroll" { (times(lock)) }
+                div { (facts(subject, lock)) div class="scroll" { (times(lock)) } }
                 @if let Some(figure) = figure {
                     figure {
                         (figure)
@@ -66,10 +68,10 @@ fn facts(subject: &Subject, lock: &Lock) -> Markup {
             }
             dt { "acquired" }
             dd {
-                (magnitude(lock.acquisitions as f64)) " times, " (magnitude(lock.wait.count as f64)) " contended ("
+                (count(lock.acquisitions)) " times, " (count(lock.wait.count)) " contended ("
                 (percent(lock.wait.count, lock.acquisitions)) ")"
-                @if lock.recursions > 0 { "; by its holder again " (magnitude(lock.recursions as f64)) " times" }
-                @if lock.failed_tries > 0 { "; " (magnitude(lock.failed_tries as f64)) " tries failed" }
+                @if lock.recursions > 0 { "; by its holder again " (count(lock.recursions)) " times" }
+                @if lock.failed_tries > 0 { "; " (count(lock.failed_tries)) " tries failed" }
             }
             @if lock.hold.total_ns > 0 && duration > 0 {
                 dt { "held" } dd { (percent(lock.hold.total_ns, duration)) " of the time" }
@@ -77,7 +79,7 @@ fn facts(subject: &Subject, lock: &Lock) -> Markup {
             @if lock.most_waiters > 0 { dt { "most waiters" } dd { (lock.most_waiters) " at once" } }
             @if lock.compared > 0 {
                 dt { "owner changed" }
-                dd { (percent(lock.changed, lock.compared)) " of " (magnitude(lock.compared as f64)) " successive acquisitions that were compared" }
+                dd { (percent(lock.changed, lock.compared)) " of " (count(lock.compared)) " successive acquisitions that were compared" }
             }
         }
     }
@@ -106,12 +108,12 @@ fn times(lock: &Lock) -> Markup {
                 @for (name, times) in rows.iter().filter(|(_, times)| times.count > 0) {
                     tr {
                         th { (name) }
-                        td { (magnitude(times.count as f64)) }
+                        td { (count(times.count)) }
                         td { (nanoseconds(times.total_ns as f64)) }
                         td { (nanoseconds(times.mean_ns())) }
                         @for (_, quantile) in quantiles { td { (at(times, quantile)) } }
                         td { (nanoseconds(times.max_ns as f64)) }
-                        td { (magnitude(times.samples as f64)) }
+                        td { (count(times.samples)) }
                     }
                 }
             }
@@ -119,11 +121,8 @@ fn times(lock: &Lock) -> Markup {
     }
 }
 
-fn at(times: &Distribution, quantile: f64) -> String {
-    if times.histogram.is_empty() {
-        return String::new();
-    }
-    nanoseconds(times.histogram.value_at_quantile(quantile) as f64)
+fn at(times: &Distribution, at: f64) -> String {
+    quantile(times, at).map_or_else(String::new, |ns| nanoseconds(ns as f64))
 }
 
 /// `3.2 s in 1.8 k waits, at most 12 ms`.
@@ -131,7 +130,7 @@ fn amount(site: &Site, whole: u64, what: &str) -> Markup {
     html! {
         strong { (nanoseconds(site.total_ns as f64)) }
         " " (what) " (" (percent(site.total_ns, whole)) "), "
-        (magnitude(site.count as f64)) (if site.count == 1 { " time" } else { " times" })
+        (count(site.count)) (if site.count == 1 { " time" } else { " times" })
         ", at most " (nanoseconds(site.max_ns as f64))
     }
 }

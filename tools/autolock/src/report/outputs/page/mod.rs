@@ -24,12 +24,16 @@ use figures::units::{magnitude, nanoseconds, significant, three_digits};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{View, flame, folded, hottest, names};
-use crate::report::model::{Dropped, Ending, Mode, Report, Site};
+use crate::report::model::{Distribution, Dropped, Ending, Mode, Report, Site};
 
 /// Locks that are shown in detail.
 const DETAILS: usize = 20;
 /// Of these the first are open.
 const OPEN: usize = 2;
+/// Longest name of a lock, in bytes.
+const NAME: usize = 400;
+/// What has an empty one.
+const NO_NAME: &str = "(no name)";
 
 /// The page's text.
 pub(crate) fn render(report: &Report) -> Result<String> {
@@ -108,6 +112,8 @@ pub(super) struct Subject<'a> {
     pub sites: Vec<Vec<&'a Site>>,
     /// Time waited for all locks.
     pub waited_ns: u64,
+    /// What each lock is called, with its address where others are called the same.
+    names: Vec<String>,
 }
 
 impl<'a> Subject<'a> {
@@ -123,17 +129,17 @@ impl<'a> Subject<'a> {
         }
         Self {
             report,
+            names: names::unique(report, NAME, |_, c| !c.is_control()),
             order: hottest(report),
             sites,
             waited_ns: report.locks.iter().map(|lock| lock.wait.total_ns).sum(),
         }
     }
 
-    /// A lock's name in bold print, so to speak.
-    pub fn name(&self, lock: usize) -> String {
-        match self.report.locks.get(lock).map(names::of_lock) {
-            Some(name) if !name.is_empty() => name,
-            _ => "(no name)".into(),
+    pub fn name(&self, lock: usize) -> &str {
+        match self.names.get(lock).map_or("", String::as_str) {
+            "" => NO_NAME,
+            name => name,
         }
     }
 
@@ -143,8 +149,8 @@ impl<'a> Subject<'a> {
     }
 
     fn title(&self) -> &str {
-        let process = &self.report.process;
-        process.executable.rsplit('/').next().unwrap_or_default()
+        let name = self.report.process.executable.rsplit('/').next();
+        name.filter(|name| !name.is_empty()).unwrap_or(NO_NAME)
     }
 
     /// The page in a sentence or two.
@@ -158,7 +164,7 @@ impl<'a> Subject<'a> {
             p class="verdict" {
                 @if contended == 0 {
                     "Nobody waited for a lock"
-                    @if acquisitions > 0 { ": " (magnitude(acquisitions as f64)) " acquisitions, none contended" }
+                    @if acquisitions > 0 { ": " (count(acquisitions)) " acquisitions, none contended" }
                     "."
                 } @else {
                     "In " (nanoseconds(running)) " its threads waited "
@@ -167,7 +173,7 @@ impl<'a> Subject<'a> {
                     @if running > 0.0 {
                         " (" (three_digits(self.waited_ns as f64 / running)) " threads at a time)"
                     }
-                    ", " (magnitude(contended as f64)) " of " (magnitude(acquisitions as f64)) " acquisitions contended. "
+                    ", " (count(contended)) " of " (count(acquisitions)) " acquisitions contended. "
                     @if let Some((index, lock)) = most {
                         (percent(lock.wait.total_ns, self.waited_ns)) " of the time went to "
                         a href=(format!("#lock-{index}")) { strong { (self.name(index)) } }
@@ -236,14 +242,14 @@ impl<'a> Subject<'a> {
             (values, "values that are in no distribution"),
             (holds, "holds that were not seen to end"),
         ];
-        let parts: Vec<_> = parts.iter().filter(|(count, _)| *count > 0).collect();
+        let parts: Vec<_> = parts.iter().filter(|(missing, _)| *missing > 0).collect();
         html! {
             @if !parts.is_empty() {
                 div class="note" {
                     "Not in these figures: "
-                    @for (i, (count, what)) in parts.iter().enumerate() {
+                    @for (i, (missing, what)) in parts.iter().enumerate() {
                         @if i > 0 { "; " }
-                        (count) " " (what)
+                        (missing) " " (what)
                     }
                     "."
                 }
@@ -292,6 +298,28 @@ fn date(ns: i64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since.min(last)).to_string()
 }
 
+/// A quantile's time. The histogram only knows the bucket, whose top may lie above the greatest value.
+fn quantile(times: &Distribution, quantile: f64) -> Option<u64> {
+    if times.histogram.is_empty() {
+        return None;
+    }
+    let ns = times.histogram.value_at_quantile(quantile);
+    Some(if times.shared {
+        ns
+    } else {
+        ns.min(times.max_ns)
+    })
+}
+
+/// Small numbers as they are.
+fn count(count: u64) -> String {
+    if count < 10_000 {
+        count.to_string()
+    } else {
+        magnitude(count as f64)
+    }
+}
+
 /// A share in per cent; nothing of nothing is none.
 fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
@@ -299,7 +327,8 @@ fn percent(part: u64, whole: u64) -> String {
     }
     let share = 100.0 * part as f64 / whole as f64;
     match share {
-        v if v > 0.0 && v < 0.01 => "< 0.01 %".into(),
+        0.0 => "0 %".into(),
+        v if v < 0.01 => "< 0.01 %".into(),
         v => format!("{} %", three_digits(v)),
     }
 }

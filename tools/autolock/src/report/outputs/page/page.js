@@ -64,5 +64,6 @@
     };
     for (const f of frames) f.g.addEventListener("click", () => show(f.from, f.size));
     reset.addEventListener("click", () => show(0, all));
+    show(0, all);
   }
 })();

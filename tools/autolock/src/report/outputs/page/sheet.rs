@@ -1,6 +1,6 @@
 //! The table of the locks, the hottest first: a part of it, or all of it behind a line to click.
 
-use figures::units::{magnitude, nanoseconds};
+use figures::units::nanoseconds;
 use maud::{Markup, html};
 
 use super::{Subject, names, percent};
@@ -20,23 +20,21 @@ fn time(ns: u64) -> Option<(String, f64)> {
     (ns > 0).then(|| (nanoseconds(ns as f64), ns as f64))
 }
 
-fn count(count: u64) -> Option<(String, f64)> {
-    Some((magnitude(count as f64), count as f64))
+fn number(count: u64) -> Option<(String, f64)> {
+    Some((super::count(count), count as f64))
 }
 
 fn some(count: u64) -> Option<(String, f64)> {
-    (count > 0).then(|| (magnitude(count as f64), count as f64))
+    (count > 0).then(|| (super::count(count), count as f64))
 }
 
 fn share(part: u64, whole: u64) -> Option<(String, f64)> {
     (whole > 0).then(|| (percent(part, whole), part as f64 / whole as f64))
 }
 
-fn quantile(distribution: &Distribution, quantile: f64) -> Option<(String, f64)> {
-    let histogram = &distribution.histogram;
-    (!histogram.is_empty())
-        .then(|| histogram.value_at_quantile(quantile) as f64)
-        .map(|ns| (nanoseconds(ns), ns))
+fn quantile(times: &Distribution, at: f64) -> Option<(String, f64)> {
+    let ns = super::quantile(times, at)? as f64;
+    Some((nanoseconds(ns), ns))
 }
 
 const COLUMNS: &[Column] = &[
@@ -53,12 +51,12 @@ const COLUMNS: &[Column] = &[
     Column {
         title: "acquired",
         tip: "successful acquisitions",
-        cell: |_, l| count(l.acquisitions),
+        cell: |_, l| number(l.acquisitions),
     },
     Column {
         title: "contended",
         tip: "acquisitions that had to wait",
-        cell: |_, l| count(l.wait.count),
+        cell: |_, l| number(l.wait.count),
     },
     Column {
         title: "of these",
@@ -175,7 +173,7 @@ fn table(subject: &Subject, locks: &[usize], detailed: &[usize]) -> Markup {
                                 @match (column.cell)(subject, lock) {
                                     Some((text, value)) => {
                                         td class="number" data-value=(value) {
-                                            @if i == 1 { (bar(value)) }
+                                            @if i == 1 && value > 0.0 { (bar(value)) }
                                             (text)
                                         }
                                     },
@@ -193,6 +191,6 @@ fn table(subject: &Subject, locks: &[usize], detailed: &[usize]) -> Markup {
 
 /// A share as a length.
 fn bar(share: f64) -> Markup {
-    let width = format!("width:{:.1}px", 60.0 * share.clamp(0.0, 1.0));
+    let width = format!("width:{:.1}px", 40.0 * share.clamp(0.0, 1.0));
     html! { span class="bar" { span style=(width) {} } }
 }

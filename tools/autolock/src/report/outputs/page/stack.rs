@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::NO_NAME;
 use crate::report::model::{Frame, Function, Report, Stack};
 
 /// Functions in view; the others behind a line to click.
@@ -59,7 +60,7 @@ pub(super) fn heading(report: &Report, stack: Option<usize>) -> Option<String> {
         end -= 1;
     }
     Some(match &name[..end] {
-        "" => "(no name)".into(),
+        "" => NO_NAME.into(),
         cut if end < name.len() => format!("{cut}\u{2026}"),
         whole => whole.to_owned(),
     })
@@ -101,7 +102,7 @@ fn item(report: &Report, line: &Line, first: bool) -> Markup {
     };
     html! {
         li class=(class) {
-            code { @if line.function.name.is_empty() { "(no name)" } @else { (line.function.name) } }
+            code { @if line.function.name.is_empty() { (NO_NAME) } @else { (line.function.name) } }
             " "
             span class="place" {
                 @if line.inlined { "inlined, " }

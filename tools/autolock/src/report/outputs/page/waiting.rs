@@ -10,7 +10,9 @@ use crate::report::model::Waiting;
 
 /// Threads that are shown.
 const SHOWN: usize = 100;
-/// Of these the first are open.
+/// Circles that are shown.
+const CIRCLES: usize = 5;
+/// Of those in circles the first are open.
 const OPEN: usize = 4;
 
 pub(super) fn section(subject: &Subject) -> Markup {
@@ -27,7 +29,7 @@ pub(super) fn section(subject: &Subject) -> Markup {
         @if !waiting.is_empty() {
             section class="group" id="waiting" {
                 h2 { "Waiting at the end" }
-                @for circle in &circles {
+                @for circle in circles.iter().take(CIRCLES) {
                     div class="alarm" {
                         strong { @if circle.len() == 1 { "A thread waits for itself" } @else { "Deadlock? " (circle.len()) " threads wait for each other" } }
                         ol {
@@ -41,11 +43,12 @@ pub(super) fn section(subject: &Subject) -> Markup {
                         }
                     }
                 }
+                @if circles.len() > CIRCLES { p { (circles.len() - CIRCLES) " more circles" } }
                 p class="hint" {
                     "Threads that were waiting when the capture ended: for how long, and who held the lock when they began to wait."
                 }
-                @for (i, (_, thread)) in order.iter().take(SHOWN).enumerate() {
-                    (card(subject, thread, i < OPEN))
+                @for (i, (free, thread)) in order.iter().take(SHOWN).enumerate() {
+                    (card(subject, thread, i < OPEN && !free))
                 }
                 @if order.len() > SHOWN { p class="hint" { (order.len() - SHOWN) " more" } }
             }
