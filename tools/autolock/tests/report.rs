@@ -236,6 +236,32 @@ fn two_captures_are_compared_lock_by_lock() {
 }
 
 #[test]
+fn files_are_written_and_of_several_captures_each_into_its_folder() {
+    let folder = Folder::new();
+    let path = folder.write("capture", &server().bytes());
+    let out = folder.path("out");
+    let written = |args: &[&str]| {
+        let args = [&["report"], args, &["-o", out.to_str().expect("UTF-8")]].concat();
+        let output = autolock(&args);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(written(&[&path]).contains("server+0x4010"));
+    let page = std::fs::read_to_string(out.join("index.html")).expect("a page");
+    assert!(page.contains("server+0x4010"));
+    std::fs::remove_dir_all(&out).expect("removed");
+    let two = written(&[&path, &path, "--json"]);
+    assert!(serde_json::from_str::<Value>(&two).is_ok());
+    for name in ["capture", "capture.1"] {
+        assert!(out.join(name).join("contention.pb.gz").is_file(), "{name}");
+    }
+    let blocked = folder.write("blocked", b"");
+    let output = autolock(&["report", &path, "-o", &blocked]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr).lines().count(), 1);
+}
+
+#[test]
 fn an_end_of_the_pipe_is_no_error() {
     let folder = Folder::new();
     let path = folder.write("capture", &server().bytes());

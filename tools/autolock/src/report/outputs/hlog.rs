@@ -76,9 +76,9 @@ pub(crate) fn distributions(
 
 /// All locks' histograms in one.
 pub(crate) fn together(report: &Report, measure: Measure) -> Result<Histogram<u64>> {
-    let mut sum = Distribution::empty().histogram;
+    let mut sum = Histogram::clone(&Distribution::empty().histogram);
     for (_, distribution) in distributions(report, measure) {
-        sum.add(&distribution.histogram)
+        sum.add(&*distribution.histogram)
             .context("cannot add up histograms")?;
     }
     Ok(sum)
