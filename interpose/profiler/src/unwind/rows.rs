@@ -69,7 +69,7 @@ impl Usual {
     /// Whether the canonical frame address is counted from `%rbp`.
     #[inline]
     #[must_use]
-    pub fn from_rbp(self) -> bool {
+    pub fn by_rbp(self) -> bool {
         self.0 >> 16 & 1 != 0
     }
 
@@ -129,7 +129,7 @@ mod tests {
     fn a_row_says_the_same_in_short() {
         let saved = [(3, -56), (6, -16), (12, -48), (13, -1016), (15, -24)];
         let short = Usual::of(&row(Cfa::Register(7, 1024), &saved)).expect("a usual row");
-        assert!(!short.from_rbp());
+        assert!(!short.by_rbp());
         assert_eq!(short.offset(), 1024);
         for (index, number) in PRESERVED.into_iter().enumerate() {
             let expected = saved.iter().find(|of| of.0 == number);
@@ -137,7 +137,7 @@ mod tests {
             assert_eq!(short.saved(index), expected, "{number}");
         }
         let short = Usual::of(&row(Cfa::Register(6, 16), &[])).expect("a usual row");
-        assert!(short.from_rbp());
+        assert!(short.by_rbp());
         assert_eq!(short.offset(), 16);
     }
 
@@ -175,6 +175,7 @@ mod tests {
     #[test]
     fn threads_that_overwrite_each_other_never_see_anothers_row() {
         // Addresses that share places, each with its own row.
+        const MODULE: u64 = 0x0123_4567_89ab_cdef;
         let rounds = 200_000u64;
         let threads: Vec<_> = (0..4u64)
             .map(|thread| {
@@ -182,9 +183,9 @@ mod tests {
                     let mut seen = 0;
                     for round in 0..rounds {
                         let pc = ((round * 7 + thread) % 5000) as usize;
-                        put(pc, 1, Usual(pc as u64 + 1));
+                        put(pc, MODULE, Usual(pc as u64 + 1));
                         let other = ((round * 13) % 5000) as usize;
-                        if let Some(row) = get(other, 1) {
+                        if let Some(row) = get(other, MODULE) {
                             assert_eq!(row, Usual(other as u64 + 1));
                             seen += 1;
                         }
@@ -195,6 +196,9 @@ mod tests {
             .collect();
         let seen: u64 = threads.into_iter().map(|t| t.join().expect("thread")).sum();
         assert!(seen > 0);
-        assert!(get(1, 2).is_none(), "another module");
+        assert!(
+            (0..5000).all(|pc| get(pc, !MODULE).is_none()),
+            "another module"
+        );
     }
 }
