@@ -16,7 +16,7 @@ use super::{
     stacks::stack_at,
 };
 use crate::{
-    cache, clock,
+    cache, clock, options,
     record::{self, Linux},
 };
 
@@ -105,6 +105,9 @@ unsafe fn holder<P: Primitive>(
     let tid = unsafe { P::holder(object) };
     let holder = if tid != 0 {
         record::thread_of(recorder, tid)
+    } else if P::KNOWS_HOLDER && P::EXCLUSIVE && !P::HAS_READERS && options::get().full {
+        // Released in the meantime. In full mode every acquisition is noted; else it is gone.
+        capture.get::<Thread>(lock.last_owner.load(Relaxed))
     } else if P::KNOWS_HOLDER {
         // Who waits to write, and finds no writer, waits for readers: for the one that came last, say.
         let readers = recorder.find_lock(key ^ 1).filter(|_| P::HAS_READERS);

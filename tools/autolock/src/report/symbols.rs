@@ -287,8 +287,13 @@ fn checksum_of(path: &Path) -> Option<u32> {
     Some(sum.crc().sum())
 }
 
+/// A name as its programmer wrote it. Only what is marked as mangled is taken for that: a C variable `m` is no `unsigned long`.
 fn demangled(name: &str) -> String {
-    clean(&addr2line::demangle_auto(Cow::Borrowed(name), None))
+    if name.starts_with("_Z") || name.starts_with("_R") {
+        clean(&addr2line::demangle_auto(Cow::Borrowed(name), None))
+    } else {
+        clean(name)
+    }
 }
 
 /// Text from a file that is not trusted, fit for a terminal: without control characters.
