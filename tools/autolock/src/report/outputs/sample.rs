@@ -60,6 +60,7 @@ impl Builder {
             .into(),
             waiting: Vec::new(),
             dropped: Dropped::default(),
+            notes: Vec::new(),
             cost: Cost {
                 native_ns: 14.2,
                 counted_ns: 3.1,
@@ -318,6 +319,7 @@ pub(crate) fn server() -> Report {
         ),
         waiting(104, queue, 40_000, None, None),
     ];
+    report.notes = vec!["/usr/bin/cached has changed since: its names may be wrong".into()];
     report.dropped.holds = 7;
     report.dropped.stacks = 2;
     report
