@@ -24,7 +24,6 @@ pub(crate) struct Builder(pub Report);
 impl Builder {
     pub(crate) fn new() -> Self {
         Self(Report {
-            notes: Vec::new(),
             process: Process {
                 executable: "/usr/bin/cached".into(),
                 command: ["cached", "-t", "4", "--data", "a b;c"]
