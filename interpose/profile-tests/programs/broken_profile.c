@@ -2,21 +2,20 @@
 // than the program made. -DBROKEN=NONE hides nothing, which shows that a failed test is the broken part's.
 #include "truth.h"
 
-enum {
-    NONE,
-    HIDE_CONDITIONS,   // waits on condition variables are not seen: idle time is hold time
-    HIDE_TRIES,        // failed tries are not seen
-    HIDE_SOME,         // every tenth acquisition is not seen
-    HIDE_WAITS,        // contended acquisitions are not seen
-    HIDE_HOLDERS,      // uncontended acquisitions are not seen: whoever waits for them waits for nobody
-    HIDE_FIRST_LEVEL,  // of a recursive mutex
-    READERS_ARE_WRITERS,
-    COUNT_TIME_OUTS,   // as acquisitions; with LIAR behind the profiler
-    HIDE_HANDLERS,     // the program's signal handlers take the place of the profiler's
-    HIDE_EXIT,         // the process ends behind its back
-    HIDE_DESTROY,      // every lock lives for ever
-    LIAR,
-};
+// The preprocessor asks for these.
+#define NONE 0
+#define HIDE_CONDITIONS 1 // waits on condition variables are not seen: idle time is hold time
+#define HIDE_TRIES 2 // failed tries are not seen
+#define HIDE_SOME 3 // every tenth acquisition is not seen
+#define HIDE_WAITS 4 // contended acquisitions are not seen
+#define HIDE_HOLDERS 5 // uncontended acquisitions are not seen: whoever waits for them waits for nobody
+#define HIDE_FIRST_LEVEL 6 // of a recursive mutex
+#define READERS_ARE_WRITERS 7
+#define COUNT_TIME_OUTS 8 // as acquisitions; with LIAR behind the profiler
+#define HIDE_HANDLERS 9 // the program's signal handlers take the place of the profiler's
+#define HIDE_EXIT 10 // the process ends behind its back
+#define HIDE_DESTROY 11 // every lock lives for ever
+#define LIAR 12
 #ifndef BROKEN
 #define BROKEN NONE
 #endif

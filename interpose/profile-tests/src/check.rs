@@ -144,9 +144,11 @@ fn check_fact(key: &str, value: &str, mine: &[usize], report: &Report) -> Result
     };
     let (found, tolerance) = match key {
         "kind" => {
-            return all(locks(), |lock| lock["kind"] == value, || {
-                format!("kind {}, in truth {value}", locks_say(locks(), "kind"))
-            });
+            return all(
+                locks(),
+                |lock| lock["kind"] == value,
+                || format!("kind {}, in truth {value}", locks_say(locks(), "kind")),
+            );
         }
         "symbol" => {
             let named = |lock: &Value| {
@@ -156,7 +158,10 @@ fn check_fact(key: &str, value: &str, mine: &[usize], report: &Report) -> Result
                     .any(|word| word == value)
             };
             return all(locks(), named, || {
-                format!("called {}, its symbol is {value}", locks_say(locks(), "name"))
+                format!(
+                    "called {}, its symbol is {value}",
+                    locks_say(locks(), "name")
+                )
             });
         }
         "first" => {
@@ -174,9 +179,10 @@ fn check_fact(key: &str, value: &str, mine: &[usize], report: &Report) -> Result
         }
         "held_at" | "cond_at" => {
             let kind = if key == "held_at" { "hold" } else { "cond" };
-            let mut sites = report.sites().iter().filter(|site| {
-                site["kind"] == kind && mine.iter().any(|&i| site["lock"] == i)
-            });
+            let mut sites = report
+                .sites()
+                .iter()
+                .filter(|site| site["kind"] == kind && mine.iter().any(|&i| site["lock"] == i));
             return match sites.find(|site| !report.is_in(&site["stack"], value)) {
                 None => Ok(()),
                 Some(site) => Err(format!(
@@ -260,9 +266,9 @@ fn check_pair(kind: &str, value: &str, mine: &[usize], report: &Report) -> Resul
 
 /// `tid<holder's tid:waiter<holder`: a thread that was waiting when the process ended.
 fn check_waiting(value: &str, mine: &[usize], report: &Report) -> Result<(), String> {
-    let parsed = value.split_once(':').and_then(|(tids, functions)| {
-        Some((tids.split_once('<')?, functions.split_once('<')?))
-    });
+    let parsed = value
+        .split_once(':')
+        .and_then(|(tids, functions)| Some((tids.split_once('<')?, functions.split_once('<')?)));
     let Some(((tid, holder_tid), (waiter, holder))) = parsed else {
         panic!("the program says `waiting={value}`");
     };

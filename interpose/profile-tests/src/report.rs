@@ -111,7 +111,9 @@ impl Report {
     pub fn is_in(&self, stack: &Value, function: &str) -> bool {
         self.functions(stack).iter().any(|name| {
             *name == function
-                || name.strip_prefix(function).is_some_and(|rest| rest.starts_with('('))
+                || name
+                    .strip_prefix(function)
+                    .is_some_and(|rest| rest.starts_with('('))
         })
     }
 }

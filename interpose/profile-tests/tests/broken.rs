@@ -208,7 +208,9 @@ fn changed_records_of_waits_are_noticed() {
             ("holders that are unknown", |c, a| {
                 sites(c, a, site::WAIT, |site| site.holder.store(0, Relaxed));
             }),
-            ("something dropped", |c, _| add(&c.header().dropped.sites, 1)),
+            ("something dropped", |c, _| {
+                add(&c.header().dropped.sites, 1)
+            }),
         ],
     );
 }
@@ -231,10 +233,14 @@ fn changed_records_of_holds_are_noticed() {
                 });
             }),
             ("holds as idle time", |c, a| {
-                sites(c, a, site::HOLD, |site| site.kind.store(site::COND, Relaxed));
+                sites(c, a, site::HOLD, |site| {
+                    site.kind.store(site::COND, Relaxed)
+                });
             }),
             ("holds as waits", |c, a| {
-                sites(c, a, site::HOLD, |site| site.kind.store(site::WAIT, Relaxed));
+                sites(c, a, site::HOLD, |site| {
+                    site.kind.store(site::WAIT, Relaxed)
+                });
             }),
         ],
     );
@@ -247,10 +253,14 @@ fn changed_records_of_condition_variables_and_time_outs_are_noticed() {
         &["idle", "plain", "50", "0"],
         &[
             ("idle time as a hold", |c, a| {
-                sites(c, a, site::COND, |site| site.kind.store(site::HOLD, Relaxed));
+                sites(c, a, site::COND, |site| {
+                    site.kind.store(site::HOLD, Relaxed)
+                });
             }),
             ("idle time as a wait for the mutex", |c, a| {
-                sites(c, a, site::COND, |site| site.kind.store(site::WAIT, Relaxed));
+                sites(c, a, site::COND, |site| {
+                    site.kind.store(site::WAIT, Relaxed)
+                });
             }),
         ],
     );
@@ -259,7 +269,9 @@ fn changed_records_of_condition_variables_and_time_outs_are_noticed() {
         &["time-outs"],
         &[
             ("time-outs as waits", |c, a| {
-                sites(c, a, site::TIMEOUT, |site| site.kind.store(site::WAIT, Relaxed));
+                sites(c, a, site::TIMEOUT, |site| {
+                    site.kind.store(site::WAIT, Relaxed)
+                });
             }),
             ("time-outs as acquisitions", |c, a| {
                 the_lock(c, a, |lock| add(&lock.acquisitions, 5));

@@ -157,7 +157,10 @@ fn sigint_at_any_moment_and_the_program_finishes_with_exact_counts() {
             _ => panic!("{}", finished.ended.story()),
         }
     }
-    assert!(finished_well > TIMES / 4, "{finished_well} came to their work");
+    assert!(
+        finished_well > TIMES / 4,
+        "{finished_well} came to their work"
+    );
 }
 
 #[test]

@@ -54,7 +54,12 @@ fn a_process_that_never_locks_leaves_nothing_and_says_nothing() {
     let finished = surroundings("never-locks").end();
     let finished_well = finished.ended.succeeded() && finished.ended.stderr.is_empty();
     assert!(finished_well, "{}", finished.ended.story());
-    let left = finished.folder.path().read_dir().expect("the folder").count();
+    let left = finished
+        .folder
+        .path()
+        .read_dir()
+        .expect("the folder")
+        .count();
     assert_eq!(left, 0);
 }
 
@@ -162,8 +167,7 @@ fn beside_an_allocator(allocator: PathBuf, program: &Path, args: &[&str]) {
         profile_tests::Beneath::Glibc,
         std::slice::from_ref(&allocator),
     );
-    let behind =
-        Profiled::new(program, Mode::Sampled).with(|run| run.preload(allocator.clone()));
+    let behind = Profiled::new(program, Mode::Sampled).with(|run| run.preload(allocator.clone()));
     for run in [front, behind] {
         run.args(args).must_be_right();
     }
@@ -176,9 +180,12 @@ fn beside(allocator: PathBuf) {
     beside_an_allocator(allocator.clone(), &compile("processes").build(), &["fork"]);
     let heavy = autolock_tests::program("malloc_heavy");
     for front in [true, false] {
-        let front: &[PathBuf] = if front { std::slice::from_ref(&allocator) } else { &[] };
-        let mut run =
-            Profiled::behind(&heavy, Mode::Sampled, profile_tests::Beneath::Glibc, front);
+        let front: &[PathBuf] = if front {
+            std::slice::from_ref(&allocator)
+        } else {
+            &[]
+        };
+        let mut run = Profiled::behind(&heavy, Mode::Sampled, profile_tests::Beneath::Glibc, front);
         if front.is_empty() {
             run = run.with(|run| run.preload(allocator.clone()));
         }
@@ -216,7 +223,11 @@ fn the_table_is_printed_on_demand_and_at_an_interval() {
         .env("AUTOLOCK_PROFILE_INTERVAL", "500ms")
         .must_be_right();
     let tables = finished.ended.stderr.matches("long_held").count();
-    assert!(tables >= 3, "{tables} tables in 2 s: {}", finished.ended.story());
+    assert!(
+        tables >= 3,
+        "{tables} tables in 2 s: {}",
+        finished.ended.story()
+    );
 
     let started = Profiled::new(compile("holds").build(), Mode::Sampled)
         .args(&["long", "20", "100"])
@@ -253,11 +264,19 @@ fn options_choose_the_file_or_none() {
         .end();
     assert!(finished.ended.succeeded(), "{}", finished.ended.story());
     assert!(finished.reports.is_empty());
-    assert!(finished.ended.stderr.contains("used"), "no table: {}", finished.ended.story());
+    assert!(
+        finished.ended.stderr.contains("used"),
+        "no table: {}",
+        finished.ended.story()
+    );
     let finished = surroundings("plain")
         .env("AUTOLOCK_PROFILE_TABLE", "0")
         .must_be_right();
-    assert!(!finished.ended.stderr.contains("mutex"), "{}", finished.ended.story());
+    assert!(
+        !finished.ended.stderr.contains("mutex"),
+        "{}",
+        finished.ended.story()
+    );
 }
 
 #[test]
@@ -282,7 +301,11 @@ fn bad_options_get_one_line_and_the_default() {
             "{}",
             finished.ended.story()
         );
-        assert!(finished.ended.stderr.contains(name), "{}", finished.ended.story());
+        assert!(
+            finished.ended.stderr.contains(name),
+            "{}",
+            finished.ended.story()
+        );
     }
 }
 
