@@ -352,8 +352,8 @@ pub struct Lock {
     pub changed: AtomicU64,
     /// The thread that asked ([`control::PROBE`]) or, in full mode, acquired last.
     pub last_owner: AtomicU32,
-    /// For later.
-    pub reserved: AtomicU32,
+    /// 1 while it is in its first use's list of destroyed locks.
+    pub listed: AtomicU32,
     /// Scratch of the table that the preload prints: total wait, total hold, contended acquisitions, weighted holds, time-outs.
     pub scratch: [AtomicU64; 8],
 }
@@ -510,10 +510,10 @@ pub struct Entry {
     pub failed: AtomicU32,
     /// Acquisitions until the next timed one.
     pub skip: AtomicU32,
-    /// One in so many is timed now.
+    /// Low 16 bits: one in so many is timed now. High 16 bits: after how many the next one is, drawn at random around that.
     pub interval: AtomicU32,
-    /// Depth of a recursive mutex is the mutex's; this is for later.
-    pub reserved: AtomicU32,
+    /// Where the lock stands in the capture, in units of 64 bytes.
+    pub place: AtomicU32,
     /// The last acquisition's return address.
     pub caller: AtomicU64,
     /// Its stack pointer, behind the return address.

@@ -92,6 +92,10 @@ impl Capture {
 
     /// One more than the largest index in use; indices start at 1.
     #[must_use]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "index 0 is always there and never used"
+    )]
     pub fn len<T: Item>(&self) -> u32 {
         // Acquire: pairs with the recorder's release when it adds an item.
         self.table::<T>().len.load(Acquire)
@@ -151,7 +155,9 @@ impl Capture {
         };
         let count = |row: &Row| row.counts.iter().map(|c| c.load(Relaxed)).sum::<u64>();
         let total: u64 = rows().map(|(_, row)| count(row)).sum();
-        let wanted = ((total as f64 * quantile) as u64).clamp(1, total.max(1));
+        let exact = total as f64 * quantile;
+        // Rounded up, as HdrHistogram's readers do.
+        let wanted = (exact as u64 + u64::from(exact > exact as u64 as f64)).clamp(1, total.max(1));
         let mut seen = 0;
         for (number, row) in rows() {
             for (counter, occurrences) in row.counts.iter().enumerate() {

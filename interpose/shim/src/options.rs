@@ -6,7 +6,7 @@
 //! | `AUTOLOCK_ALGORITHM` | `autolock`, or a lock of the collection (`driver --list`) | `autolock` | the lock under each private mutex |
 //! | `AUTOLOCK_BACKEND` | `auto`, `user` | `auto` | where on-CPU knowledge comes from; `auto` takes the best there is, today user space |
 //!
-//! A bad value or an unknown `AUTOLOCK_` name gives one line on stderr and the default. In secure-execution mode (set-user-ID programs,
+//! A bad value or an unknown `AUTOLOCK_` name gives one line on stderr and the default; `AUTOLOCK_PROFILE*` is the profiler's. In secure-execution mode (set-user-ID programs,
 //! getauxval(3) `AT_SECURE`) the environment is not ours to believe: nothing is read.
 
 use core::ffi::CStr;
@@ -38,6 +38,8 @@ pub enum Backend {
 }
 
 const PREFIX: &[u8] = b"AUTOLOCK_";
+/// Names that begin so are read by `libpthread-mutex-profile.so`, which complains for itself.
+const PROFILER: &[u8] = b"PROFILE";
 const DEFAULT_ALGORITHM: &[u8] = b"autolock";
 
 /// Why an entry was not taken.
@@ -103,6 +105,7 @@ fn apply(options: &mut Options, entry: &[u8]) -> Result<(), Problem> {
             DEFAULT_ALGORITHM | b"" => options.algorithm = None,
             _ => options.algorithm = Some(slots::find(value).ok_or(Problem::UnknownAlgorithm)?),
         },
+        _ if name.starts_with(PROFILER) => {}
         _ => {
             return Err(Problem::Text(
                 "is not an option of this library (they are AUTOLOCK_STATS, AUTOLOCK_ALGORITHM, AUTOLOCK_BACKEND); ignored",
@@ -156,6 +159,14 @@ mod tests {
         assert_eq!(algorithm(b"ALGORITHM=mcs"), Some("mcs"));
         assert_eq!(algorithm(b"ALGORITHM=autolock"), None);
         assert_eq!(algorithm(b"ALGORITHM="), None);
+    }
+
+    #[test]
+    fn the_profilers_names_are_left_to_it() {
+        for entry in [&b"PROFILE=full"[..], b"PROFILE_FILE=none", b"PROFILE_X=1"] {
+            assert!(parsed(entry).is_ok(), "{}", String::from_utf8_lossy(entry));
+        }
+        assert!(parsed(b"PROFIL=full").is_err());
     }
 
     #[test]

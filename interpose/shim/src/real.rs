@@ -16,7 +16,9 @@ pub struct Next {
 }
 
 impl Next {
-    const fn new(name: &'static CStr, version: Option<&'static CStr>) -> Self {
+    /// The function of this name, not looked up yet; of this version, where one without would be an old one.
+    #[must_use]
+    pub const fn new(name: &'static CStr, version: Option<&'static CStr>) -> Self {
         Self {
             name,
             version,
@@ -25,13 +27,22 @@ impl Next {
     }
 
     /// The function's address; null if no object has it.
+    #[inline]
     #[must_use]
     pub fn get(&self) -> *mut c_void {
         // Relaxed: every thread that finds null computes the same address.
         let known = self.address.load(Relaxed);
-        if !known.is_null() {
-            return known;
-        }
+        if known.is_null() { self.find() } else { known }
+    }
+
+    /// From here on it is this one.
+    pub fn set(&self, address: *mut c_void) {
+        self.address.store(address, Relaxed);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find(&self) -> *mut c_void {
         let found = match self.version.map(|version| versioned(self.name, version)) {
             Some(found) if !found.is_null() => found,
             _ => symbol(self.name),
@@ -60,11 +71,13 @@ fn versioned(name: &CStr, version: &CStr) -> *mut c_void {
     core::hint::black_box(found)
 }
 
+/// A list of functions of the next object, `NAME = c"symbol";` or `NAME = c"symbol" @ c"VERSION";`, and `start`, which looks them all up.
+#[macro_export]
 macro_rules! next {
     (@version) => { None };
     (@version $version:literal) => { Some($version) };
     ($($name:ident = $symbol:literal $(@ $version:literal)?;)*) => {
-        $(#[doc = concat!("`", stringify!($symbol), "`")] pub static $name: Next = Next::new($symbol, next!(@version $($version)?));)*
+        $(#[doc = concat!("`", stringify!($symbol), "`")] pub static $name: $crate::real::Next = $crate::real::Next::new($symbol, $crate::next!(@version $($version)?));)*
         /// Looks all of them up. Called once, from the preload's constructor.
         pub fn start() {
             $(let _ = $name.get();)*

@@ -2,6 +2,9 @@
 //!
 //! May touch: nothing. Times are nanoseconds.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, LazyLock};
+
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -24,6 +27,8 @@ pub struct Report {
     pub dropped: Dropped,
     /// What the profiler cost.
     pub cost: Cost,
+    /// What a reader must know besides: damage in the file, modules whose names cannot be told. A sentence each.
+    pub notes: Vec<String>,
 }
 
 /// The process of a capture.
@@ -151,7 +156,7 @@ pub struct Distribution {
     pub samples: u64,
     /// The distribution, 2 significant digits, in nanoseconds; weighted as `count` is. Serialised as its percentiles.
     #[serde(serialize_with = "percentiles")]
-    pub histogram: Histogram<u64>,
+    pub histogram: Values,
     /// Whether the histogram is shared with other locks of the same first use, for lack of memory.
     pub shared: bool,
 }
@@ -282,6 +287,45 @@ pub struct Cost {
     pub timed_ns: f64,
 }
 
+/// A histogram, copied when it is written: a hundred thousand locks with no values, or with those that they share, cost nothing.
+#[derive(Clone, Debug)]
+pub struct Values(Arc<Histogram<u64>>);
+
+impl Values {
+    /// Whether both are one and the same, not only equal.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl From<Histogram<u64>> for Values {
+    fn from(histogram: Histogram<u64>) -> Self {
+        Self(Arc::new(histogram))
+    }
+}
+
+impl Deref for Values {
+    type Target = Histogram<u64>;
+
+    fn deref(&self) -> &Histogram<u64> {
+        &self.0
+    }
+}
+
+impl DerefMut for Values {
+    fn deref_mut(&mut self) -> &mut Histogram<u64> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+/// No values: 2 significant digits from 1 ns to 2^42 ns, as in the capture.
+static EMPTY: LazyLock<Values> = LazyLock::new(|| {
+    Histogram::new_with_bounds(1, (1 << 42) - 1, 2)
+        .unwrap_or_else(|_| unreachable!("constant bounds and digits that the crate accepts"))
+        .into()
+});
+
 impl Distribution {
     /// None yet: 2 significant digits from 1 ns to 2^42 ns, as in the capture.
     #[must_use]
@@ -291,9 +335,7 @@ impl Distribution {
             total_ns: 0,
             max_ns: 0,
             samples: 0,
-            histogram: Histogram::new_with_bounds(1, (1 << 42) - 1, 2).unwrap_or_else(|_| {
-                unreachable!("constant bounds and digits that the crate accepts")
-            }),
+            histogram: EMPTY.clone(),
             shared: false,
         }
     }
@@ -322,11 +364,16 @@ fn percentiles<S: serde::Serializer>(
     histogram: &Histogram<u64>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
+    // An empty one is searched to its end otherwise, and most are.
+    let at = |quantile| match histogram.is_empty() {
+        true => 0,
+        false => histogram.value_at_quantile(quantile),
+    };
     Percentiles {
-        p50_ns: histogram.value_at_quantile(0.5),
-        p90_ns: histogram.value_at_quantile(0.9),
-        p99_ns: histogram.value_at_quantile(0.99),
-        p999_ns: histogram.value_at_quantile(0.999),
+        p50_ns: at(0.5),
+        p90_ns: at(0.9),
+        p99_ns: at(0.99),
+        p999_ns: at(0.999),
     }
     .serialize(serializer)
 }

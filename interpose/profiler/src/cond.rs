@@ -1,0 +1,148 @@
+//! Condition variables: the time in a wait is neither a hold of the mutex nor a wait for it.
+//!
+//! A wait may end by cancellation, which unwinds the stack through our frame. So that frame is not Rust's: [`wait_functions`] makes each exported function
+//! a few instructions with their call frame information, which call [`begin`], the next function in the chain, and [`end`]. After a cancellation `end` is not
+//! called: the mutex is held again, unrecorded, by a thread that is about to end.
+//!
+//! glibc takes the mutex again inside the wait, past the preload: idle time and re-acquisition are one.
+
+use core::ffi::{c_int, c_void};
+
+use libc::ETIMEDOUT;
+
+use crate::{
+    core::{self as recording, Caller},
+    mutex::Mutex,
+    real,
+};
+
+/// What a wait function needs to know before it waits, in the two registers that the C ABI returns such a structure in.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Begun {
+    /// When, for [`end`].
+    start_ns: u64,
+    /// The next function in the chain.
+    next: *mut c_void,
+}
+
+/// Which function is called.
+pub mod which {
+    /// `pthread_cond_wait`.
+    pub const WAIT: u32 = 0;
+    /// `pthread_cond_timedwait`.
+    pub const TIMEDWAIT: u32 = 1;
+    /// `pthread_cond_clockwait`.
+    pub const CLOCKWAIT: u32 = 2;
+    /// `cnd_wait`.
+    pub const C11_WAIT: u32 = 3;
+    /// `cnd_timedwait`.
+    pub const C11_TIMEDWAIT: u32 = 4;
+}
+
+/// The function for a libc that has not got the one that was called.
+unsafe extern "C" fn missing() -> c_int {
+    libc::EINVAL
+}
+
+/// Before a wait with `mutex`.
+///
+/// # Safety
+/// - `mutex` is an initialised mutex.
+pub unsafe extern "C" fn begin(which: u32, mutex: *mut c_void) -> Begun {
+    let next = match which {
+        which::WAIT => &real::COND_WAIT,
+        which::TIMEDWAIT => &real::COND_TIMEDWAIT,
+        which::CLOCKWAIT => &real::COND_CLOCKWAIT,
+        which::C11_WAIT => &real::CND_WAIT,
+        _ => &real::CND_TIMEDWAIT,
+    };
+    let mut next = next.get();
+    if next.is_null() {
+        next = missing as *mut c_void;
+    }
+    // SAFETY: the caller's contract.
+    let start_ns = unsafe { recording::wait_begins::<Mutex>(mutex.expose_provenance()) };
+    Begun { start_ns, next }
+}
+
+/// After a wait; returns its result.
+///
+/// # Safety
+/// - `mutex` is an initialised mutex; the caller's address and stack pointer are those of a call.
+pub unsafe extern "C" fn end(
+    which: u32,
+    mutex: *mut c_void,
+    start_ns: u64,
+    result: c_int,
+    address: usize,
+    stack_pointer: usize,
+) -> c_int {
+    const THRD_TIMEDOUT: c_int = 4; // <threads.h>
+    let error = match (which, result) {
+        (which::C11_WAIT | which::C11_TIMEDWAIT, THRD_TIMEDOUT) => ETIMEDOUT,
+        _ => result,
+    };
+    let caller = Caller {
+        address,
+        stack_pointer,
+    };
+    // SAFETY: the caller's contract.
+    unsafe { recording::wait_ended::<Mutex>(mutex.expose_provenance(), caller, start_ns, error) };
+    result
+}
+
+/// The exported wait functions. A macro, so that the symbols are made in the leaf crate.
+#[macro_export]
+macro_rules! wait_functions {
+    ($($symbol:ident = $which:ident;)*) => {
+        $(
+            #[doc = concat!("`", stringify!($symbol), "`, see `autolock_profiler::cond`.")]
+            ///
+            /// # Safety
+            #[doc = concat!("- As `", stringify!($symbol), "` in the C standard, POSIX or glibc.")]
+            // SAFETY: this library is a preload: replacing libc's symbol of this name is its purpose.
+            #[unsafe(no_mangle)]
+            #[unsafe(naked)]
+            pub unsafe extern "C" fn $symbol() {
+                // Four arguments at most, kept at rbp-8 to rbp-32; the start at rbp-40. The stack is aligned to 16 at the calls.
+                core::arch::naked_asm!(
+                    ".cfi_startproc",
+                    "push rbp",
+                    ".cfi_def_cfa_offset 16",
+                    ".cfi_offset rbp, -16",
+                    "mov rbp, rsp",
+                    ".cfi_def_cfa_register rbp",
+                    "sub rsp, 48",
+                    "mov [rbp - 8], rdi",
+                    "mov [rbp - 16], rsi",
+                    "mov [rbp - 24], rdx",
+                    "mov [rbp - 32], rcx",
+                    "mov edi, {which}",
+                    "call {begin}",
+                    "mov [rbp - 40], rax",
+                    "mov rax, rdx",
+                    "mov rdi, [rbp - 8]",
+                    "mov rsi, [rbp - 16]",
+                    "mov rdx, [rbp - 24]",
+                    "mov rcx, [rbp - 32]",
+                    "call rax",
+                    "mov edi, {which}",
+                    "mov rsi, [rbp - 16]",
+                    "mov rdx, [rbp - 40]",
+                    "mov ecx, eax",
+                    "mov r8, [rbp + 8]",
+                    "lea r9, [rbp + 16]",
+                    "call {end}",
+                    "leave",
+                    ".cfi_def_cfa rsp, 8",
+                    "ret",
+                    ".cfi_endproc",
+                    which = const $crate::cond::which::$which,
+                    begin = sym $crate::cond::begin,
+                    end = sym $crate::cond::end,
+                )
+            }
+        )*
+    };
+}

@@ -1,0 +1,166 @@
+//! Which program or library an address is in, without a lock: by glibc's `_dl_find_object` (2.35), which is async-signal-safe.
+//!
+//! With an older glibc no address is in any module: stacks are then addresses without names.
+//!
+//! What is read of a module is its ELF header and what the program headers say is loaded and readable, never beyond. A module must not be closed
+//! while it is looked at: return addresses on the own stack keep theirs open, as they do for the exceptions that unwind through them.
+//!
+//! May touch: mapped ELF headers, notes and call frame information, the loader's `link_map`; `/proc/self/exe` and `dlsym` at start.
+
+pub mod elf;
+
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{
+    AtomicPtr, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use autolock_capture::layout::PATH;
+
+/// `struct dl_find_object`, `<dlfcn.h>`, on x86-64.
+#[repr(C)]
+struct DlFindObject {
+    flags: u64,
+    map_start: *mut c_void,
+    map_end: *mut c_void,
+    link_map: *mut LinkMap,
+    eh_frame: *mut c_void,
+    reserved: [u64; 7],
+}
+
+/// The part of `struct link_map`, `<link.h>`, that never changes.
+#[repr(C)]
+struct LinkMap {
+    addr: usize,
+    name: *const c_char,
+}
+
+const _: () = {
+    assert!(size_of::<DlFindObject>() == 96);
+    assert!(core::mem::offset_of!(DlFindObject, link_map) == 24);
+    assert!(core::mem::offset_of!(DlFindObject, eh_frame) == 32);
+    assert!(core::mem::offset_of!(LinkMap, name) == 8);
+};
+
+type FindObject = unsafe extern "C" fn(*mut c_void, *mut DlFindObject) -> c_int;
+
+/// `_dl_find_object`; null if there is none.
+static FIND: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
+/// The executable's entry point: which module it is.
+static ENTRY: AtomicUsize = AtomicUsize::new(0);
+static EXECUTABLE: Executable = Executable {
+    path: UnsafeCell::new([0; PATH]),
+    length: AtomicUsize::new(0),
+};
+
+/// The executable's path, which its `link_map` does not have.
+struct Executable {
+    path: UnsafeCell<[u8; PATH]>,
+    length: AtomicUsize,
+}
+
+// SAFETY: `path` is written once, by `start`, before `length` says that there is something to read.
+unsafe impl Sync for Executable {}
+
+/// The module that an address is in. Valid as long as the module is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// First address of its mapping.
+    pub start: usize,
+    /// The address behind its last.
+    pub end: usize,
+    /// What is added to the addresses in its file.
+    pub base: usize,
+    /// Address of its `.eh_frame_hdr`; 0 if it has none.
+    pub eh_frame_hdr: usize,
+    name: *const c_char,
+}
+
+/// What is known of a module besides addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Description<'a> {
+    /// Its path as the loader knows it, without the NUL, at most `PATH` bytes; the executable's is absolute. Empty if unknown.
+    pub path: &'a [u8],
+    /// Its GNU build id, at most 32 bytes; empty if it has none.
+    pub build_id: &'a [u8],
+}
+
+/// Looks up what [`find`] and [`describe`] need. Called once, from the preload's constructor.
+pub fn start() {
+    // SAFETY: a NUL-terminated name; dlsym has no other requirement.
+    let find = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
+    FIND.store(find, Relaxed);
+    // SAFETY: getauxval(3) has no requirement.
+    let entry = unsafe { libc::getauxval(libc::AT_ENTRY) };
+    ENTRY.store(entry as usize, Relaxed);
+    if EXECUTABLE.length.load(Relaxed) == 0 {
+        let path = EXECUTABLE.path.get();
+        // SAFETY: room for PATH bytes, which nobody reads yet.
+        let length =
+            unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), path.cast::<c_char>(), PATH) };
+        // Release: pairs with the Acquire in `path`.
+        EXECUTABLE
+            .length
+            .store(usize::try_from(length).unwrap_or(0).min(PATH), Release);
+    }
+}
+
+/// The module that maps `address`.
+#[must_use]
+pub fn find(address: usize) -> Option<Found> {
+    let find = FIND.load(Relaxed);
+    if find.is_null() {
+        return None;
+    }
+    // SAFETY: the function of this name, which has this signature.
+    let find = unsafe { core::mem::transmute::<*mut c_void, FindObject>(find) };
+    let mut object = MaybeUninit::<DlFindObject>::uninit();
+    let address = core::ptr::without_provenance_mut(address);
+    // SAFETY: it takes any address, and a place for the result.
+    if unsafe { find(address, object.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: 0 means that the result was filled in.
+    let object = unsafe { object.assume_init() };
+    if object.link_map.is_null() {
+        return None;
+    }
+    // SAFETY: the link_map of a loaded module, whose first two fields never change.
+    let link_map = unsafe { &*object.link_map };
+    Some(Found {
+        start: object.map_start.addr(),
+        end: object.map_end.addr(),
+        base: link_map.addr,
+        eh_frame_hdr: object.eh_frame.addr(),
+        name: link_map.name,
+    })
+}
+
+/// Path and build id. For a module that is entered into a capture: not short.
+#[must_use]
+pub fn describe(found: &Found) -> Description<'_> {
+    Description {
+        path: path(found),
+        build_id: elf::Image::of(found).map_or(&[], |image| image.build_id()),
+    }
+}
+
+fn path(found: &Found) -> &[u8] {
+    let name = if found.name.is_null() {
+        &[]
+    } else {
+        // SAFETY: the loader's string, which lives as long as the module.
+        unsafe { CStr::from_ptr(found.name) }.to_bytes()
+    };
+    let entry = ENTRY.load(Relaxed);
+    if !name.is_empty() || !(found.start..found.end).contains(&entry) {
+        return name.get(..PATH).unwrap_or(name);
+    }
+    // Acquire: pairs with the Release in `start`.
+    let length = EXECUTABLE.length.load(Acquire);
+    // SAFETY: written before `length` was, and never again.
+    let path = unsafe { &*EXECUTABLE.path.get() };
+    path.get(..length).unwrap_or(&[])
+}
