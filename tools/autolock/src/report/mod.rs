@@ -5,6 +5,7 @@
 //! - [`model`]: what a capture says, in names: all outputs are made from it.
 //! - [`rows`]: locks grouped and sorted, and totals; [`units`]: numbers for people.
 //! - [`table`], [`places`]: as text; [`json`]: for programs; [`diff`]: two captures side by side.
+//! - [`outputs`]: files for other tools, and a page.
 
 mod build;
 mod bytes;
@@ -13,12 +14,17 @@ mod file;
 mod identity;
 mod json;
 pub mod model;
+mod outputs;
 mod places;
 mod rows;
 mod symbols;
+#[cfg(test)]
+#[path = "../../tests/support/synthetic.rs"]
+mod synthetic;
 mod table;
 mod units;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +38,8 @@ use table::View;
 
 /// Columns where there is no terminal.
 const WIDTH: u16 = 100;
+/// Locks in a table.
+const TOP: usize = 20;
 
 /// Reports what was recorded: which locks, who waited, where, because of whom, how long.
 #[derive(Args, Debug)]
@@ -47,7 +55,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "KEY", value_enum, default_value_t)]
     sort: Sort,
     /// How many locks are shown
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = TOP)]
     top: usize,
     /// Shows every lock by itself, also those that were first used at the same place
     #[arg(long, conflicts_with = "diff")]
@@ -58,6 +66,27 @@ pub struct ReportArgs {
     /// Prints everything as JSON; of several captures an array
     #[arg(long)]
     json: bool,
+    /// Writes it all as files too: pprof, HdrHistogram, folded stacks, flame graphs, a page; of several captures each into a folder of its
+    /// name there
+    #[arg(short, long, value_name = "DIR", conflicts_with = "diff")]
+    output: Option<PathBuf>,
+}
+
+impl ReportArgs {
+    /// `autolock report CAPTURE...`.
+    #[must_use]
+    pub fn of(captures: Vec<PathBuf>) -> Self {
+        Self {
+            captures,
+            diff: Vec::new(),
+            sort: Sort::default(),
+            top: TOP,
+            each: false,
+            list: false,
+            json: false,
+            output: None,
+        }
+    }
 }
 
 /// `autolock report`.
@@ -85,17 +114,30 @@ pub fn main(args: &ReportArgs) -> Result<()> {
     let mut failures = Vec::new();
     let mut reports = Vec::new();
     for (number, path) in args.captures.iter().enumerate() {
-        match read(path) {
-            Ok(report) if args.json => reports.push((path, report)),
-            Ok(report) => {
-                if args.captures.len() > 1 {
-                    let gap = if number == 0 { "" } else { "\n" };
-                    say(&format!("{gap}==> {} <==\n", path.display()))?;
-                }
-                say(&table::text(&report, view))?;
+        let report = match read(path) {
+            Ok(report) => report,
+            Err(error) => {
+                failures.push(format!("{error:#}"));
+                continue;
             }
-            Err(error) => failures.push(format!("{error:#}")),
+        };
+        if let Some(folder) = &args.output {
+            let folder = match args.captures.as_slice() {
+                [_] => folder.clone(),
+                all => folder.join(folder_name(all, number)),
+            };
+            let files = outputs::write_all(&report, &folder)?;
+            eprintln!("autolock: {} files in {}", files.len(), folder.display());
         }
+        if args.json {
+            reports.push((path, report));
+            continue;
+        }
+        if args.captures.len() > 1 {
+            let gap = if number == 0 { "" } else { "\n" };
+            say(&format!("{gap}==> {} <==\n", path.display()))?;
+        }
+        say(&table::text(&report, view))?;
     }
     if args.json {
         let documents = reports
@@ -113,6 +155,16 @@ pub fn main(args: &ReportArgs) -> Result<()> {
         bail!("{}", failures.join("; "));
     }
     Ok(())
+}
+
+/// The name of capture `number`, made unique by that number if an earlier one has the same.
+fn folder_name(captures: &[PathBuf], number: usize) -> OsString {
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_owned();
+    let mut unique = name(&captures[number]);
+    if captures[..number].iter().any(|path| name(path) == unique) {
+        unique.push(format!(".{number}"));
+    }
+    unique
 }
 
 fn read(path: &Path) -> Result<Report> {
