@@ -17,13 +17,13 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use autolock_capture::{
     Recorder,
-    layout::{Entry, HELD, Held, Lock, Thread, control, frame, histogram, site},
+    layout::{Entry, HELD, Held, Lock, Thread, control, histogram, site},
 };
 use libc::{EBUSY, EOWNERDEAD, ETIMEDOUT};
 
 use crate::{
     cache, clock, options,
-    record::{self, Linux},
+    record::{self, Linux, Module},
     tls,
     unwind::{self, Step},
 };
@@ -218,11 +218,11 @@ unsafe fn lock_record<P: Primitive>(
     if let Some(lock) = recorder.find_lock(key) {
         return lock;
     }
-    let (module, base) = record::module(recorder, object);
-    let place = if module == 0 {
+    let module = record::module(recorder, object);
+    let place = if module.index == 0 {
         0
     } else {
-        frame::new(module, object as u64 - base)
+        module.frame(object)
     };
     let stack = stack_at(recorder, thread, caller);
     let tid = thread.tid.load(Relaxed);
@@ -297,18 +297,18 @@ fn walk(recorder: &Recorder<Linux>, thread: &Thread, caller: Caller) -> u32 {
         }],
     };
     let mut frames = [0; autolock_capture::layout::DEPTH];
+    let mut module = Module::NONE;
     for (frame, step) in frames.iter_mut().zip(steps) {
-        *frame = frame_of(recorder, step.address);
+        // Callers are often in the same module.
+        if !(module.start..module.end).contains(&step.address) {
+            module = record::module(recorder, step.address);
+        }
+        *frame = module.frame(step.address);
     }
     let frames = frames.get(..steps.len()).unwrap_or(&[]);
     let stack = recorder.stack(thread.tid.load(Relaxed), frames);
     cache::remember(thread, caller.address, caller.stack_pointer, steps, stack);
     stack
-}
-
-fn frame_of(recorder: &Recorder<Linux>, address: usize) -> u64 {
-    let (module, base) = record::module(recorder, address);
-    frame::new(module, (address as u64).wrapping_sub(base))
 }
 
 /// It was free and is the caller's now.
@@ -798,7 +798,8 @@ unsafe fn holder<P: Primitive>(
     }
     let stack = cache::lookup_unverified(holder, caller, stack_pointer).unwrap_or_else(|| {
         // It acquired before anybody waited: the caller alone is known.
-        recorder.stack(thread.tid.load(Relaxed), &[frame_of(recorder, caller)])
+        let frame = record::module(recorder, caller).frame(caller);
+        recorder.stack(thread.tid.load(Relaxed), &[frame])
     });
     (tid, stack)
 }

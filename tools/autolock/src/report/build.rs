@@ -630,3 +630,7 @@ fn cost(header: Item<'_, Header>) -> Cost {
         timed_ns: ns(get!(cost, layout::Cost, timed_ps)),
     }
 }
+
+#[cfg(test)]
+#[path = "build_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@
 //! - [`model`]: what a capture says, in names: all outputs are made from it.
 //! - [`rows`]: locks grouped and sorted, and totals; [`units`]: numbers for people.
 //! - [`table`], [`places`]: as text; [`json`]: for programs; [`diff`]: two captures side by side.
+//! - [`outputs`]: files for other tools, and a page.
 
 mod build;
 mod bytes;
@@ -13,12 +14,17 @@ mod file;
 mod identity;
 mod json;
 pub mod model;
+mod outputs;
 mod places;
 mod rows;
 mod symbols;
+#[cfg(test)]
+#[path = "../../tests/support/synthetic.rs"]
+mod synthetic;
 mod table;
 mod units;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -60,6 +66,10 @@ pub struct ReportArgs {
     /// Prints everything as JSON; of several captures an array
     #[arg(long)]
     json: bool,
+    /// Writes it all as files too: pprof, HdrHistogram, folded stacks, flame graphs, a page; of several captures each into a folder of its
+    /// name there
+    #[arg(short, long, value_name = "DIR", conflicts_with = "diff")]
+    output: Option<PathBuf>,
 }
 
 impl ReportArgs {
@@ -74,6 +84,7 @@ impl ReportArgs {
             each: false,
             list: false,
             json: false,
+            output: None,
         }
     }
 }
@@ -103,17 +114,30 @@ pub fn main(args: &ReportArgs) -> Result<()> {
     let mut failures = Vec::new();
     let mut reports = Vec::new();
     for (number, path) in args.captures.iter().enumerate() {
-        match read(path) {
-            Ok(report) if args.json => reports.push((path, report)),
-            Ok(report) => {
-                if args.captures.len() > 1 {
-                    let gap = if number == 0 { "" } else { "\n" };
-                    say(&format!("{gap}==> {} <==\n", path.display()))?;
-                }
-                say(&table::text(&report, view))?;
+        let report = match read(path) {
+            Ok(report) => report,
+            Err(error) => {
+                failures.push(format!("{error:#}"));
+                continue;
             }
-            Err(error) => failures.push(format!("{error:#}")),
+        };
+        if let Some(folder) = &args.output {
+            let folder = match args.captures.as_slice() {
+                [_] => folder.clone(),
+                all => folder.join(folder_name(all, number)),
+            };
+            let files = outputs::write_all(&report, &folder)?;
+            eprintln!("autolock: {} files in {}", files.len(), folder.display());
         }
+        if args.json {
+            reports.push((path, report));
+            continue;
+        }
+        if args.captures.len() > 1 {
+            let gap = if number == 0 { "" } else { "\n" };
+            say(&format!("{gap}==> {} <==\n", path.display()))?;
+        }
+        say(&table::text(&report, view))?;
     }
     if args.json {
         let documents = reports
@@ -131,6 +155,16 @@ pub fn main(args: &ReportArgs) -> Result<()> {
         bail!("{}", failures.join("; "));
     }
     Ok(())
+}
+
+/// The name of capture `number`, made unique by that number if an earlier one has the same.
+fn folder_name(captures: &[PathBuf], number: usize) -> OsString {
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_owned();
+    let mut unique = name(&captures[number]);
+    if captures[..number].iter().any(|path| name(path) == unique) {
+        unique.push(format!(".{number}"));
+    }
+    unique
 }
 
 fn read(path: &Path) -> Result<Report> {

@@ -133,7 +133,10 @@ impl Binary {
         }
         for symbols in [&mut functions, &mut data] {
             // The best name of an address last.
-            symbols.sort_by(|a, b| (a.address, quality(a)).cmp(&(b.address, quality(b))));
+            symbols.sort_by(|a, b| {
+                let addresses = a.address.cmp(&b.address);
+                addresses.then_with(|| quality(a).cmp(&quality(b)))
+            });
         }
         let dwarf = debug.as_deref().unwrap_or(path);
         Ok(Self {
@@ -202,14 +205,14 @@ fn collect<'d>(
 }
 
 /// Of several names for one thing: the one with a size, then the one that looks least like an implementation's.
-fn quality(symbol: &Symbol) -> impl Ord + use<> {
+fn quality(symbol: &Symbol) -> impl Ord {
     let underscores = symbol.name.bytes().take_while(|&b| b == b'_').count();
     let mangled = symbol.name.starts_with("_Z") || symbol.name.starts_with("_R");
     (
         symbol.size != 0,
         Reverse(if mangled { 0 } else { underscores }),
         Reverse(symbol.name.len()),
-        Reverse(symbol.name.clone()),
+        Reverse(&symbol.name),
     )
 }
 

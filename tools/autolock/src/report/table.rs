@@ -29,7 +29,7 @@ pub struct View {
 /// Locks whose contention sites are shown.
 const DETAILED: usize = 5;
 /// The lock's column is at least so wide, whatever the terminal.
-const NARROWEST: usize = 20;
+const NARROWEST: usize = 16;
 
 /// The whole text.
 pub fn text(report: &Report, view: View) -> String {
@@ -121,27 +121,25 @@ fn signal_name(signal: u32) -> String {
 
 /// The table: two lines a lock, waits above holds. Columns that would be all zeros are left out.
 fn locks(text: &mut String, rows: &[Row<'_>], view: View) {
-    let grouped = rows.iter().any(|row| row.indices.len() > 1);
     let failed = rows.iter().any(|row| row.failed_tries != 0);
     let timed_out = rows.iter().any(|row| row.timed_out.count != 0);
     let mut columns = vec![
         Column::left("lock", |_| String::new()),
-        Column::right("\nlocks", |row| format!("x {}", row.indices.len())),
-        Column::right("acqui-\nsitions", |row| count(row.acquisitions)),
-        Column::right("con-\ntended", |row| {
+        Column::right("acquired\n(locks)", |row| match row.indices.len() {
+            1 => count(row.acquisitions),
+            n => format!("{}\n(x {n})", count(row.acquisitions)),
+        }),
+        Column::right("\ncontended", |row| {
             let contended = count(row.wait.count);
             format!("{contended}\n{}", share(row.wait.count, row.acquisitions))
         }),
         Column::left("", |_| "wait\nhold".to_owned()),
         Column::both("\ntotal", |d| time(d.total_ns)),
         Column::both("\navg", |d| time_of(d.mean_ns())),
-        Column::both("\np99", |d| match d.histogram.is_empty() {
+        Column::both("\np99", move |d| match d.histogram.is_empty() {
             true => "-".to_owned(),
-            false => format!(
-                "{}{}",
-                if d.shared { "~" } else { "" },
-                time(quantile(d, 0.99))
-            ),
+            false if d.shared && view.each => format!("~{}", time(quantile(d, 0.99))),
+            false => time(quantile(d, 0.99)),
         }),
         Column::both("\nmax", |d| time(d.max_ns)),
         Column::right("owner\nchanged", |row| share(row.changed, row.compared)),
@@ -149,9 +147,9 @@ fn locks(text: &mut String, rows: &[Row<'_>], view: View) {
         Column::right("tries\nfailed", |row| count(row.failed_tries)),
         Column::right("timed\nout", |row| count(row.timed_out.count)),
     ];
-    let wanted = [
-        true, grouped, true, true, true, true, true, true, true, true, true, failed, timed_out,
-    ];
+    let mut wanted = [true; 12];
+    wanted[10] = failed;
+    wanted[11] = timed_out;
     let mut wanted = wanted.into_iter();
     columns.retain(|_| wanted.next().unwrap_or(true));
 
@@ -317,7 +315,8 @@ fn footer(text: &mut String, report: &Report) {
     if cost.counted_ns != 0.0 || cost.timed_ns != 0.0 {
         let _ = writeln!(
             text,
-            "The profiler adds {} ns to an uncontended lock and unlock of {} ns, {} ns where it is timed: about {} of CPU time, {} of the run time.",
+            "The profiler adds {} ns to an uncontended lock and unlock of {} ns, {} ns where it is timed:\n\
+             about {} of CPU time over all threads, {} of the run time.",
             digits(cost.counted_ns),
             digits(cost.native_ns),
             digits(cost.timed_ns),

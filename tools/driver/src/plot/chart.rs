@@ -1,15 +1,13 @@
 //! Draws a figure: plotters lays out axes and grid, the elements carry classes. Once for
 //! the page, which has one legend for all figures, and once as a file of its own.
 
-use super::axis::Axis;
 use super::figure::{Figure, LockIndex, Point, Series, Shape};
 use super::look::{self, Looks};
-use super::svg::{Backend, Drawing, Inks, TENTHS};
 use anyhow::{Context, Result};
+use figures::frame::{self, Chart, px};
+use figures::svg::{Backend, Drawing, Inks, TENTHS};
 use maud::{Markup, PreEscaped, html};
-use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
-use std::ops::Range;
 
 /// Of a figure without its legend.
 const WIDTH: u32 = 620;
@@ -18,8 +16,6 @@ const HEIGHT: u32 = 400;
 const ROW: u32 = 18;
 /// Above and below the rows.
 const AROUND_ROWS: u32 = 110;
-/// Of a letter of a name, at the size that names have; on the safe side.
-const LETTER: f64 = 7.0;
 
 /// What the figures of a page have in common.
 pub struct Style<'a> {
@@ -77,10 +73,6 @@ fn class(kind: &str, series: &Series) -> String {
     format!("{kind}{second} L{}", series.lock)
 }
 
-fn px(pixels: u32) -> i32 {
-    (pixels * TENTHS) as i32
-}
-
 fn contents(figure: &Figure, style: &Style) -> Result<Markup> {
     let mut inks = Inks::default();
     let mut drawing = Drawing::default();
@@ -93,38 +85,12 @@ fn draw(figure: &Figure, style: &Style, inks: &mut Inks, drawing: &mut Drawing) 
     let (width, height) = size(figure);
     let size = (width * TENTHS, height * TENTHS);
     let root = Backend { size, drawing }.into_drawing_area();
-    let mut text = |class: &str, size: u32| {
-        let mut style = TextStyle::from(("sans-serif", px(size)).into_font());
-        style.color = inks.add(class, None).to_backend_color();
-        style
-    };
-    let (title, soft, label) = (text("title", 15), text("soft", 12), text("t", 12));
-    let axis_title = text("soft", 12);
-    root.draw(&Text::new(figure.title.clone(), (px(8), px(6)), title))?;
-    root.draw(&Text::new(figure.subtitle.clone(), (px(8), px(25)), soft))?;
-
-    let labels = figure.y.ticks.iter().map(|t| t.label.chars().count());
-    let widest = (labels.max().unwrap_or(0) as f64 * LETTER) as u32;
-    let y_title = if figure.y.title.is_empty() { 0 } else { 22 };
-    let mut chart = ChartBuilder::on(&root)
-        .margin_top(px(48))
-        .margin_right(px(22))
-        .margin_bottom(px(4))
-        .margin_left(px(8))
-        .x_label_area_size(px(44))
-        .y_label_area_size(px(widest + 14 + y_title))
-        .build_cartesian_2d(Places(&figure.x), Places(&figure.y))?;
-    chart
-        .configure_mesh()
-        .set_all_tick_mark_size(px(4))
-        .bold_line_style(inks.add("grid", None))
-        .light_line_style(TRANSPARENT)
-        .axis_style(inks.add("axis", None))
-        .label_style(label)
-        .axis_desc_style(axis_title)
-        .x_desc(&figure.x.title)
-        .y_desc(&figure.y.title)
-        .draw()?;
+    let mut chart = frame::draw(
+        &root,
+        [&figure.title, &figure.subtitle],
+        [&figure.x, &figure.y],
+        inks,
+    )?;
     if let Some(at) = figure.rule {
         let ends = match figure.shape {
             Shape::Row => [(at, figure.y.range.0), (at, figure.y.range.1)],
@@ -138,42 +104,12 @@ fn draw(figure: &Figure, style: &Style, inks: &mut Inks, drawing: &mut Drawing) 
     Ok(())
 }
 
-/// An axis as plotters knows one.
-struct Places<'a>(&'a Axis);
-
-impl Ranged for Places<'_> {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, place: &f64, (from, to): (i32, i32)) -> i32 {
-        let (least, most) = self.0.range;
-        let share = (place - least) / (most - least);
-        from + (share * f64::from(to - from)).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
-        self.0.ticks.iter().map(|tick| tick.at).collect()
-    }
-
-    fn range(&self) -> Range<f64> {
-        self.0.range.0..self.0.range.1
-    }
-}
-
-impl ValueFormatter<f64> for Places<'_> {
-    fn format_ext(&self, place: &f64) -> String {
-        self.0.label(*place)
-    }
-}
-
 /// Those in colour last, so that they lie above the grey.
 fn in_order<'a>(figure: &'a Figure, looks: &Looks) -> Vec<&'a Series> {
     let mut order: Vec<&Series> = figure.series.iter().collect();
     order.sort_by_key(|s| looks.0[s.lock].map_or(0, |look| look::LOOKS - look + 1));
     order
 }
-
-type Chart<'a, 'b> = ChartContext<'a, Backend<'b>, Cartesian2d<Places<'a>, Places<'a>>>;
 
 fn draw_series(
     chart: &mut Chart,
@@ -272,7 +208,7 @@ impl Legend {
         }
         lines.extend(grey.into_iter().map(sample));
         let letters = lines.iter().map(|l| l.text.chars().count()).max();
-        let column = (letters.unwrap_or(0) as f64 * LETTER) as u32 + 44;
+        let column = (letters.unwrap_or(0) as f64 * frame::LETTER) as u32 + 44;
         let fit = (plot_height - LEGEND_TOP) / ROW;
         let columns = (lines.len() as u32).div_ceil(fit).max(1);
         let rows = (lines.len() as u32).div_ceil(columns);

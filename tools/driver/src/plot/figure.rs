@@ -4,10 +4,10 @@
 //! A group is what differs in the number of threads alone; each figure shows one measure
 //! of one group. A figure may show two runs, the second dashed.
 
-use super::axis::Axis;
 use super::{latency, measure};
 use crate::run::{Cell, CellRun, Run};
 use anyhow::Result;
+use figures::axis::Axis;
 
 /// A name from a run and what it looks like everywhere.
 pub type LockIndex = usize;

@@ -1,14 +1,15 @@
 //! The latency distribution of one lock in one cell: the rounds' histograms merged, or,
 //! where a run has none, the percentiles that it has. Pure.
 
-use super::axis::{Axis, percentile_place};
 use super::figure::{Figure, Group, Point, Series, Shape, Subject, slug, threads_in_words};
-use super::label::{nanoseconds_label, percent};
 use crate::latency;
 use crate::run::Round;
 use crate::summary::Spread;
 use crate::table::nanoseconds;
 use anyhow::{Context, Result};
+use figures::axis::{Axis, percentile_place};
+use figures::label::{nanoseconds_label, percent};
+use figures::percentiles;
 use hdrhistogram::Histogram;
 
 /// Quantiles, from 0 up, and the latency of each in nanoseconds.
@@ -20,9 +21,6 @@ pub struct Curve {
     /// From histograms, not from four percentiles.
     pub exact: bool,
 }
-
-/// Places between two points of a curve: a line on the percentile axis has 20 per nine.
-const STEP: f64 = 0.05;
 
 /// None without latencies.
 pub fn curve(rounds: &[&Round]) -> Result<Option<Curve>> {
@@ -114,22 +112,7 @@ fn from_histograms(encoded: &[&str]) -> Result<Option<Curve>> {
         return Ok(None);
     }
     let count = merged.len() as f64;
-    let steps = (count.log10() / STEP) as usize;
-    let places = (0..=steps).map(|i| i as f64 * STEP).chain([count.log10()]);
-    let mut points: Vec<(f64, f64)> = Vec::new();
-    for place in places {
-        let quantile = 1.0 - 10f64.powf(-place);
-        // The logarithm of 0 has no place; nothing is faster than that anyway.
-        let ns = merged.value_at_quantile(quantile).max(1) as f64;
-        // On a level stretch the ends are enough.
-        if let [.., (_, a), (_, b)] = points[..]
-            && a == b
-            && b == ns
-        {
-            points.pop();
-        }
-        points.push((quantile, ns));
-    }
+    let points = percentiles::points(&merged);
     Ok(Some(Curve {
         points,
         count,

@@ -10,8 +10,7 @@ use super::figure::{LockIndex, Subject};
 use crate::run::{Round, Run};
 use maud::{Markup, PreEscaped, html};
 
-/// Colours of every look and of the page, light and dark.
-pub const CSS: &str = include_str!("look.css");
+pub use figures::LOOK as CSS;
 
 /// How many locks can be told apart.
 pub const LOOKS: usize = 10;

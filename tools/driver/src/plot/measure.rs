@@ -1,13 +1,13 @@
 //! Figures over the number of threads, one line a lock: what is measured, and in two runs
 //! what changed. With one number of threads a row a lock instead. Pure.
 
-use super::axis::Axis;
 use super::figure::{
     Figure, Group, LockIndex, Point, Series, Shape, Subject, slug, threads_in_words,
 };
-use super::label::{nanoseconds_label, plain, short_magnitude};
 use crate::run::{CellRun, Round, Run};
 use crate::summary::{Spread, jain};
+use figures::axis::Axis;
+use figures::label::{nanoseconds_label, plain, short_magnitude};
 
 /// One measure of one round.
 type Of = fn(&Round, &CellRun, &Run) -> Option<f64>;

@@ -5,24 +5,20 @@
 //! |---|---|
 //! | `figure` | what a figure is; cells in groups |
 //! | `measure`, `latency` | which figures there are: over threads; distributions |
-//! | `axis`, `label` | scales, ticks, numbers as text |
-//! | `chart`, `svg` | a figure as SVG: plotters, and the backend it draws on |
+//! | `chart` | a figure as SVG; axes, grid and backend are the crate `figures`' |
 //! | `look` | the colours and marks of locks |
 //! | `sheet` | the table of everything |
 //! | `page`, `page.css`, `page.js` | the page |
 //! | `compare` | what differs between two runs |
 
-mod axis;
 mod chart;
 mod compare;
 mod figure;
-mod label;
 mod latency;
 mod look;
 mod measure;
 mod page;
 mod sheet;
-mod svg;
 
 use crate::run::Run;
 use anyhow::{Context, Result, bail, ensure};

@@ -9,9 +9,6 @@ use crate::run::Run;
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// No request leaves the page, whatever is in it.
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 /// More groups than this begin closed.
 const OPEN_GROUPS: usize = 4;
 
@@ -45,9 +42,9 @@ impl Page<'_> {
                 head {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta http-equiv="Content-Security-Policy" content=(POLICY);
+                    meta http-equiv="Content-Security-Policy" content=(figures::POLICY);
                     title { (self.title) }
-                    style { (PreEscaped(look::CSS)) (PreEscaped(include_str!("page.css"))) }
+                    style { (PreEscaped(look::CSS)) (PreEscaped(figures::PAGE)) (PreEscaped(include_str!("page.css"))) }
                     style id="looks" { (PreEscaped(self.style.looks.css())) }
                 }
                 body data-looks=(LOOKS) {
@@ -80,7 +77,7 @@ impl Page<'_> {
                         }
                     }
                     div id="tip" role="status" hidden {}
-                    script { (PreEscaped(include_str!("page.js"))) }
+                    script { (PreEscaped(include_str!("page.js"))) (PreEscaped(figures::SHEET)) }
                 }
             }
         };

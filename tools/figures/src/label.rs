@@ -1,7 +1,7 @@
 //! Numbers as axes and tips show them. Pure.
 
-use super::axis::percentile_place;
-use crate::table::{magnitude, nanoseconds};
+use crate::axis::percentile_place;
+use crate::units::{magnitude, nanoseconds};
 
 /// `1.5 M`, without zeros at the end.
 pub fn short_magnitude(value: f64) -> String {

@@ -1,0 +1,697 @@
+//! What must be true of all files, whatever they look like. Where there is a public reader, it reads them back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use flate2::read::GzDecoder;
+use prost::Message as _;
+
+use super::pprof::Profile;
+use super::*;
+use crate::report::model::Kind;
+
+/// A folder that goes away, unless `KEEP_OUTPUTS` is set: for human eyes.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("autolock-outputs-{name}-{}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if std::env::var_os("KEEP_OUTPUTS").is_none() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// What could not be checked is said past the test runner's capture, and fails where it could have been installed.
+fn skipped(reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "missing in CI: {reason}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+}
+
+fn all_kinds() -> [(&'static str, Report); 4] {
+    [
+        ("server", sample::server()),
+        ("empty", sample::empty()),
+        ("evil", sample::evil()),
+        ("huge", sample::huge(1_000)),
+    ]
+}
+
+/// Sums over the sites: what the other outputs show.
+fn totals(report: &Report, kind: SiteKind) -> (u64, u64) {
+    let sites = report.sites.iter().filter(|site| site.kind == kind);
+    sites.fold((0, 0), |sum, site| {
+        (sum.0 + site.count, sum.1 + site.total_ns)
+    })
+}
+
+const PROFILES: [(View, SiteKind); 3] = [
+    (View::Wait, SiteKind::Wait),
+    (View::Blame, SiteKind::Wait),
+    (View::Hold, SiteKind::Hold),
+];
+
+fn decoded(report: &Report, view: View) -> Profile {
+    let bytes = pprof::profile(report, view).expect("profile");
+    let mut message = Vec::new();
+    GzDecoder::new(&bytes[..])
+        .read_to_end(&mut message)
+        .expect("gzip");
+    Profile::decode(&message[..]).expect("message")
+}
+
+#[test]
+fn a_folder_gets_all_files_whole_and_nothing_else() {
+    for (name, report) in all_kinds() {
+        let scratch = Scratch::new(name);
+        let dir = scratch.0.join("deep/er");
+        let written = write_all(&report, &dir).expect("written");
+        // Again over what is there, to the same bytes.
+        let bytes = |path: &PathBuf| fs::read(path).expect("file");
+        let first: Vec<Vec<u8>> = written.iter().map(bytes).collect();
+        assert_eq!(written, write_all(&report, &dir).expect("written again"));
+        for (path, first) in written.iter().zip(first) {
+            assert_eq!(bytes(path), first, "{}", path.display());
+        }
+        let mut found = Vec::new();
+        for folder in [&dir, &dir.join("hgrm")] {
+            for entry in fs::read_dir(folder).expect("folder") {
+                let entry = entry.expect("entry");
+                if entry.file_type().expect("type").is_file() {
+                    found.push(entry.path());
+                }
+            }
+        }
+        let mut written = written;
+        written.sort();
+        found.sort();
+        assert_eq!(written, found);
+        for required in [
+            "contention.pb.gz",
+            "hold.pb.gz",
+            "wait.hlog",
+            "hold.hlog",
+            "wait.folded",
+            "hold.folded",
+            "wait.svg",
+            "hold.svg",
+            "index.html",
+        ] {
+            assert!(written.contains(&dir.join(required)), "{name}: {required}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named_in_the_error() {
+    let error = write_all(&sample::empty(), Path::new("/dev/null/x")).expect_err("no folder");
+    assert!(format!("{error:#}").contains("/dev/null/x"), "{error:#}");
+}
+
+#[test]
+fn profiles_are_well_formed_and_add_up_to_the_sites() {
+    for (name, report) in all_kinds() {
+        for (view, kind) in PROFILES {
+            let profile = decoded(&report, view);
+            let text = |index: i64| profile.string_table[index as usize].as_str();
+            assert_eq!(text(0), "");
+            let types: Vec<_> = profile
+                .sample_type
+                .iter()
+                .map(|t| (text(t.r#type), text(t.unit)))
+                .collect();
+            let expected = match view {
+                View::Hold => [("holds", "count"), ("hold", "nanoseconds")],
+                _ => [("contentions", "count"), ("delay", "nanoseconds")],
+            };
+            assert_eq!(types, expected);
+            assert_eq!(text(profile.default_sample_type), expected[1].0);
+            assert_eq!(
+                (profile.period, profile.period_type),
+                (1, Some(profile.sample_type[0]))
+            );
+            assert_eq!(profile.duration_nanos as u64, report.process.duration_ns);
+            let sum = |value: usize| {
+                profile
+                    .sample
+                    .iter()
+                    .map(|s| s.value[value] as u64)
+                    .sum::<u64>()
+            };
+            assert_eq!((sum(0), sum(1)), totals(&report, kind), "{name}, {view:?}");
+            assert_eq!(text(profile.mapping[0].filename), report.process.executable);
+            for (i, location) in (1..).zip(&profile.location) {
+                assert_eq!(location.id, i);
+                assert!(location.mapping_id <= profile.mapping.len() as u64);
+                for line in &location.line {
+                    assert!((1..=profile.function.len() as u64).contains(&line.function_id));
+                }
+                assert!(!location.line.is_empty());
+            }
+            for sample in &profile.sample {
+                assert!(!sample.location_id.is_empty());
+                assert!(
+                    sample
+                        .location_id
+                        .iter()
+                        .all(|id| (1..=profile.location.len() as u64).contains(id))
+                );
+                let mut keys: Vec<i64> = sample.label.iter().map(|label| label.key).collect();
+                keys.sort_unstable();
+                keys.dedup();
+                assert_eq!(keys.len(), sample.label.len(), "one value a key");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_waiter_is_the_leaf_and_its_holder_a_label_and_the_other_way_round() {
+    let report = sample::server();
+    for (view, label, leaf, other) in [
+        (View::Wait, "holder", "Stats::flush(", "std::lock_guard<"),
+        (View::Blame, "waiter", "std::lock_guard<", "Stats::flush("),
+    ] {
+        let profile = decoded(&report, view);
+        let text = |index: i64| profile.string_table[index as usize].as_str();
+        // The flusher waits for counters in the third site of the sample: the only one of these.
+        let sample = &profile.sample[2];
+        let location = &profile.location[sample.location_id[0] as usize - 1];
+        let name =
+            |line: &super::pprof::Line| text(profile.function[line.function_id as usize - 1].name);
+        let (inlined, own) = (name(&location.line[0]), location.line.len());
+        assert!(inlined.starts_with(leaf), "{inlined}");
+        // The guard is inlined into the counter, the flusher into nothing.
+        assert_eq!(own, if leaf.starts_with("std") { 2 } else { 1 });
+        let labels: BTreeMap<&str, &str> = sample
+            .label
+            .iter()
+            .map(|l| (text(l.key), text(l.str)))
+            .collect();
+        assert!(labels[label].starts_with(other), "{labels:?}");
+        assert_eq!(labels["lock"], "stats_lock");
+        let mapping = &profile.mapping[location.mapping_id as usize - 1];
+        assert_eq!(text(mapping.build_id), "0123456789abcdef");
+        assert!((mapping.memory_start..mapping.memory_limit).contains(&location.address));
+    }
+}
+
+#[test]
+fn gos_pprof_reads_the_profiles_and_finds_the_same_totals() {
+    let go = Command::new("go").arg("version").output();
+    if !go.is_ok_and(|output| output.status.success()) {
+        return skipped("no go (apt-get install golang-go)");
+    }
+    let scratch = Scratch::new("pprof");
+    for (name, report) in all_kinds() {
+        let dir = scratch.0.join(name);
+        write_all(&report, &dir).expect("written");
+        for (view, kind) in PROFILES {
+            let file = dir.join(format!("{}.pb.gz", view.profile()));
+            let pprof = |arguments: &[&str]| {
+                let mut command = Command::new("go");
+                command
+                    .args(["tool", "pprof", "-symbolize=none"])
+                    .args(arguments)
+                    .arg(&file);
+                command
+                    .env("PPROF_TMPDIR", &scratch.0)
+                    .env("HOME", &scratch.0);
+                let output = command.output().expect("go runs");
+                let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.status.success(), "{name}, {view:?}: {complaint}");
+                String::from_utf8_lossy(&output.stdout).into_owned()
+            };
+            // Lines of samples: `count delay: locations`.
+            let raw = pprof(&["-raw"]);
+            let samples = raw
+                .split("\nSamples:\n")
+                .nth(1)
+                .and_then(|rest| rest.split("\nLocations").next());
+            let mut sum = (0, 0);
+            for line in samples.expect("samples").lines() {
+                let values = line
+                    .split_once(": ")
+                    .map(|(values, _)| values.split_whitespace());
+                let values: Vec<Option<u64>> = values
+                    .into_iter()
+                    .flatten()
+                    .map(|v| v.parse().ok())
+                    .collect();
+                if let [Some(count), Some(time)] = values[..] {
+                    sum = (sum.0 + count, sum.1 + time);
+                }
+            }
+            assert_eq!(sum, totals(&report, kind), "{name}, {view:?}:\n{raw}");
+            // The table's own total, of the value that it shows by default.
+            let top = pprof(&["-top", "-unit=ns", "-nodefraction=0", "-nodecount=0"]);
+            let total = top
+                .split(" of ")
+                .nth(1)
+                .and_then(|rest| rest.split("ns total").next());
+            let total = total.filter(|total| total.parse::<u64>().is_ok());
+            assert_eq!(
+                total.unwrap_or("0"),
+                sum.1.to_string(),
+                "{name}, {view:?}:\n{top}"
+            );
+        }
+    }
+}
+
+/// A Python that has the reader of histograms, in a folder beside the test program.
+fn python() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let folder = program
+        .ancestors()
+        .nth(2)
+        .ok_or("no target folder")?
+        .join("python-readers");
+    let python = folder.join("bin/python");
+    let run = |command: &mut Command| match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .replace('\n', "; ")),
+        Err(error) => Err(error.to_string()),
+    };
+    let mut import = Command::new(&python);
+    if run(import.args(["-c", "import hdrh"])).is_err() {
+        let mut make = Command::new("python3");
+        run(make.args(["-m", "venv"]).arg(&folder))
+            .map_err(|e| format!("no Python environment (apt-get install python3-venv): {e}"))?;
+        let mut install = Command::new(&python);
+        run(install.args(["-m", "pip", "install", "--quiet", "hdrhistogram"]))
+            .map_err(|e| format!("pip cannot install hdrhistogram: {e}"))?;
+    }
+    Ok(python)
+}
+
+#[test]
+fn pythons_hdrhistogram_reads_the_logs_and_finds_the_same_distributions() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(reason) => return skipped(&reason),
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers/hlog.py");
+    let scratch = Scratch::new("hlog");
+    for (name, report) in all_kinds() {
+        let dir = scratch.0.join(name);
+        write_all(&report, &dir).expect("written");
+        for measure in Measure::ALL {
+            let file = dir.join(format!("{}.hlog", measure.name()));
+            let output = Command::new(&python)
+                .arg(&script)
+                .arg(&file)
+                .output()
+                .expect("python runs");
+            let text = String::from_utf8(output.stdout).expect("UTF-8");
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let mut read: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+            for line in text.lines() {
+                let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                let tag = value["tag"].as_str().unwrap_or_default().to_owned();
+                assert!(read.insert(tag, value).is_none(), "{name}: twice: {line}");
+            }
+            let all = &read[""];
+            let (kind, tags) = match measure {
+                Measure::Wait => (SiteKind::Wait, hlog::tags(&report)),
+                Measure::Hold => (SiteKind::Hold, hlog::tags(&report)),
+            };
+            assert_eq!(all["count"], totals(&report, kind).0, "{name}");
+            assert_eq!(
+                all["length_ms"].as_f64().map(|ms| ms.round() as u64),
+                Some(report.process.duration_ns / 1_000_000)
+            );
+            assert_eq!(
+                all["start_ms"].as_f64().map(|ms| ms.round() as i64),
+                Some((report.process.started_ns as f64 / 1e6).round() as i64)
+            );
+            let mut known = 1;
+            for (lock, tag) in report.locks.iter().zip(tags) {
+                let distribution = measure.of(lock);
+                let Some(found) = read.get(&format!("{}:{tag}", measure.name())) else {
+                    assert_eq!(distribution.count, 0, "{name}: {tag} is missing");
+                    continue;
+                };
+                known += 1;
+                let histogram = &distribution.histogram;
+                assert_eq!(found["count"], distribution.count, "{name}: {tag}");
+                assert_eq!(found["digits"], 2);
+                let recorded: Vec<(u64, u64)> = histogram
+                    .iter_recorded()
+                    .map(|v| (v.value_iterated_to(), v.count_at_value()))
+                    .collect();
+                assert_eq!(
+                    found["recorded"],
+                    serde_json::json!(recorded),
+                    "{name}: {tag}"
+                );
+            }
+            assert_eq!(read.len(), known, "{name}: tags of no lock");
+        }
+    }
+}
+
+#[test]
+fn the_greatest_value_in_a_log_is_in_milliseconds() {
+    let log = hlog::log(&sample::server(), Measure::Wait).expect("log");
+    let log = String::from_utf8(log).expect("text");
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines[0], "#[Histogram log format version 1.3]");
+    assert_eq!(
+        lines[1],
+        "#[StartTime: 1790000000.123 (seconds since epoch)]"
+    );
+    let legend =
+        r#""StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram""#;
+    assert_eq!(lines[2], legend);
+    let stats = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("Tag=wait:stats_lock,"));
+    let fields: Vec<&str> = stats.expect("tag").split(',').collect();
+    let max: f64 = fields[2].parse().expect("number");
+    let true_ms = sample::server().locks[0].wait.max_ns as f64 / 1e6;
+    assert!((max / true_ms - 1.0).abs() < 0.01, "{max}, {true_ms}");
+    assert!(fields[3].starts_with("HISTFAAA"), "{}", fields[3]);
+}
+
+#[test]
+fn a_histogram_that_locks_share_is_in_the_log_once() {
+    let mut report = sample::huge(3);
+    let shared = report.locks[0].wait.histogram.clone();
+    for lock in &mut report.locks {
+        lock.first_use = Some(0);
+        lock.wait.shared = true;
+        lock.wait.histogram = shared.clone();
+    }
+    let log = String::from_utf8(hlog::log(&report, Measure::Wait).expect("log")).expect("text");
+    assert_eq!(log.matches("Tag=").count(), 1);
+    assert_eq!(log.matches("+others,").count(), 1);
+    assert_eq!(
+        hlog::together(&report, Measure::Wait).expect("sum").len(),
+        shared.len()
+    );
+}
+
+#[test]
+fn percentile_files_have_the_columns_that_plotters_expect() {
+    let mut report = sample::server();
+    // Too wide for its column: more than 4000 seconds.
+    report.locks[0]
+        .wait
+        .histogram
+        .saturating_record(4_300_000_000_000);
+    for (name, text) in hgrm::files(&report, Measure::Wait).expect("files") {
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "       Value     Percentile TotalCount 1/(1-Percentile)"
+        );
+        assert_eq!(lines[1], "");
+        let rows: Vec<&&str> = lines[2..]
+            .iter()
+            .take_while(|line| !line.starts_with('#'))
+            .collect();
+        assert_eq!(lines.len(), 2 + rows.len() + 3, "{name}");
+        let mut before = (0.0, 0.0, 0);
+        for (i, row) in rows.iter().enumerate() {
+            assert!(row.starts_with(' '), "{name}: {row}");
+            let cells: Vec<f64> = row
+                .split_whitespace()
+                .map(|c| c.parse().expect("number"))
+                .collect();
+            let last = i + 1 == rows.len();
+            assert_eq!(cells.len(), if last { 3 } else { 4 }, "{row}");
+            assert_eq!(cells[1] == 1.0, last, "{row}");
+            let now = (cells[0], cells[1], cells[2] as u64);
+            assert!(
+                now.0 >= before.0 && now.1 >= before.1 && now.2 >= before.2,
+                "{row}"
+            );
+            before = now;
+        }
+        assert!(lines[2 + rows.len()].starts_with("#[Mean    = "));
+        assert!(lines[3 + rows.len()].ends_with(&format!("Total count    = {:>12}]", before.2)));
+        assert!(
+            lines[4 + rows.len()].ends_with("SubBuckets     =          256]"),
+            "{text}"
+        );
+    }
+    let (name, text) = &hgrm::files(&report, Measure::Wait).expect("files")[1];
+    assert_eq!(name, "hgrm/stats_lock-wait.hgrm");
+    let median = report.locks[0].wait.histogram.value_at_quantile(0.5) as f64 / 1e3;
+    let row = text
+        .lines()
+        .find(|line| line.contains(" 0.500000000000 "))
+        .expect("median");
+    let value: f64 = row
+        .split_whitespace()
+        .next()
+        .and_then(|v| v.parse().ok())
+        .expect("number");
+    assert!((value / median - 1.0).abs() < 0.01, "{row}: {median} us");
+}
+
+#[test]
+fn percentile_files_stay_in_their_folder_and_are_for_the_hottest_locks_only() {
+    for (name, report) in all_kinds() {
+        for measure in Measure::ALL {
+            let files = hgrm::files(&report, measure).expect("files");
+            assert!(files.len() <= 101, "{name}: {}", files.len());
+            let mut names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+            for file in &names[1..] {
+                let file = file.strip_prefix("hgrm/").expect("in the folder");
+                assert!(
+                    !file.contains('/') && !file.starts_with('.') && !file.starts_with('-'),
+                    "{file}"
+                );
+            }
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), files.len(), "{name}: each name once");
+        }
+    }
+}
+
+#[test]
+fn folded_stacks_add_up_and_no_name_breaks_a_line() {
+    for (name, report) in all_kinds() {
+        for (view, kind) in PROFILES {
+            let text =
+                String::from_utf8(folded::text(&folded::stacks(&report, view))).expect("text");
+            let mut sum = 0;
+            for line in text.lines() {
+                let (stack, ns) = line.rsplit_once(' ').expect("weight");
+                sum += ns
+                    .parse::<u64>()
+                    .unwrap_or_else(|_| panic!("{name}: {line}"));
+                assert!(stack.split(';').all(|frame| !frame.is_empty()), "{line}");
+                assert!(!stack.chars().any(char::is_control), "{line}");
+                // Readers would take a second number for that of another run.
+                let second = stack
+                    .rsplit_once(' ')
+                    .map(|(_, word)| word.parse::<f64>().is_ok());
+                assert_ne!(second, Some(true), "{line}");
+            }
+            assert_eq!(sum, totals(&report, kind).1, "{name}, {view:?}");
+        }
+    }
+}
+
+#[test]
+fn folded_stacks_begin_at_the_root_and_end_at_the_lock_or_at_who_waited_for_it() {
+    let report = sample::server();
+    let wait = folded::stacks(&report, View::Wait);
+    let of_flush = "clone3;start_thread;timer_thread;event_loop;timer_tick;Stats::flush(std::ostream&, std::chrono::duration<long, std::ratio<1l, 1000l> >);[stats_lock]";
+    assert_eq!(
+        wait.get(of_flush),
+        Some(&report.sites[2].total_ns),
+        "{wait:#?}"
+    );
+    // Inlined functions stand behind those they are inlined into.
+    let inlined = "handle_request(Connection&);Stats::count(unsigned long);std::lock_guard<std::mutex>::lock_guard;[stats_lock]";
+    assert!(
+        wait.keys().any(|stack| stack.ends_with(inlined)),
+        "{wait:?}"
+    );
+    let blame = folded::stacks(&report, View::Blame);
+    let blamed = format!("{of_flush};std::lock_guard<std::mutex>::lock_guard");
+    assert_eq!(blame.get(&blamed), Some(&report.sites[0].total_ns));
+    assert!(
+        wait.keys()
+            .any(|stack| stack.ends_with("[config_lock (readers)]"))
+    );
+}
+
+#[test]
+fn flame_graphs_are_xml_and_show_what_was_recorded() {
+    for (name, report) in all_kinds() {
+        for view in View::ALL {
+            let stacks = folded::stacks(&report, view);
+            let file = String::from_utf8(flame::file(&report, view, &stacks).expect("drawn"))
+                .expect("text");
+            let options = roxmltree::ParsingOptions {
+                allow_dtd: true,
+                ..Default::default()
+            };
+            let svg = roxmltree::Document::parse_with_options(&file, options)
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            let title = |text: &str| {
+                svg.descendants().any(|n| {
+                    n.has_tag_name(("http://www.w3.org/2000/svg", "title"))
+                        && n.text().is_some_and(|t| t.starts_with(text))
+                })
+            };
+            assert_eq!(title("all ("), !stacks.is_empty(), "{name}");
+            let inline = flame::inline(view, &stacks)
+                .expect("drawn")
+                .map(maud::Markup::into_string);
+            assert_eq!(inline.is_none(), stacks.is_empty());
+            if let Some(inline) = inline {
+                assert!(
+                    !inline.contains("<script") && !inline.contains(" id="),
+                    "{name}"
+                );
+                assert!(inline.contains("<title>all ("), "{name}");
+                assert!(
+                    inline.matches("<svg").count() == inline.matches("</svg>").count(),
+                    "{name}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn names_of_locks_are_told_apart() {
+    let mut b = sample::Builder::new();
+    // The last looks like the first with its address; two had the same address, one after the other.
+    for name in ["a", "a", "b", "a@0x550000100000"] {
+        b.lock(name, Kind::Mutex);
+    }
+    b.lock("c", Kind::Readers);
+    b.lock("c", Kind::Writers);
+    let mut report = b.0;
+    let again = report.locks[0].clone();
+    report.locks.push(again);
+    let tags = hlog::tags(&report);
+    assert_eq!(tags[2], "b");
+    assert_eq!(tags[4..6], ["c_(readers)", "c_(writers)"]);
+    let mut each = tags.clone();
+    each.sort_unstable();
+    each.dedup();
+    assert_eq!(each.len(), tags.len(), "{tags:?}");
+}
+
+fn page(report: &Report) -> String {
+    page::render(report).expect("page")
+}
+
+#[test]
+fn the_page_loads_nothing_and_no_name_breaks_out_of_it() {
+    for (name, report) in all_kinds() {
+        let page = page(&report);
+        // Links lead to places in the page.
+        assert_eq!(
+            page.matches("href=").count(),
+            page.matches("href=\"#").count(),
+            "{name}"
+        );
+        for loads in [" src=", "@import", "url(h", "<link", "<iframe", "<img"] {
+            assert!(!page.contains(loads), "{name}: {loads}");
+        }
+        // The page's own script alone.
+        assert_eq!(page.matches("<script").count(), 1, "{name}");
+        assert_eq!(page.matches("</script").count(), 1, "{name}");
+        // What remains of the page is XML but for void elements, the doctype, flags and inferno's prefix.
+        let (head, rest) = page.split_once("<body>").expect("body");
+        assert!(head.contains(figures::POLICY), "{name}");
+        let body = rest
+            .split_once("<script>")
+            .expect("script")
+            .0
+            .replace("fg:", "fg-");
+        let body = body
+            .replace("<details open", "<details")
+            .replace(" open>", ">")
+            .replace(" hidden>", ">");
+        let body = body.replace('\u{1}', "");
+        let body = void_elements_closed(&body);
+        let text = format!("<body>{body}</body>");
+        let tree = roxmltree::Document::parse(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let ids: Vec<&str> = tree
+            .descendants()
+            .filter_map(|n| n.attribute("id"))
+            .collect();
+        let different: std::collections::BTreeSet<&&str> = ids.iter().collect();
+        assert_eq!(ids.len(), different.len(), "{name}: ids");
+        for link in tree.descendants().filter_map(|n| n.attribute("href")) {
+            assert!(ids.contains(&&link[1..]), "{name}: {link} leads nowhere");
+        }
+    }
+}
+
+fn void_elements_closed(html: &str) -> String {
+    let mut closed = String::new();
+    let mut rest = html;
+    while let Some(at) = rest.find("<input ") {
+        let end = at + rest[at..].find('>').expect("closed");
+        closed.push_str(&rest[..end]);
+        closed.push_str("/>");
+        rest = &rest[end + 1..];
+    }
+    closed + rest
+}
+
+#[test]
+fn the_page_shows_pairs_of_waiters_and_holders_and_circles_of_threads() {
+    let page = page(&sample::server());
+    for stated in [
+        "Blocked here, because it was held there",
+        "another thread at the same place",
+        "Deadlock? 2 threads wait for each other",
+        "its holder is not known",
+        "cached -t 4 --data a b;c",
+        "signal 2 ended it",
+        "2 stacks",
+        "7 holds that were not seen to end",
+        "timing them 41.0 ns",
+        "config_lock (readers)",
+        "Stats::flush(std::ostream&amp;, std::chrono::duration&lt;long, std::ratio&lt;1l, 1000l&gt; &gt;)",
+    ] {
+        assert!(page.contains(stated), "{stated}");
+    }
+    assert_eq!(page.matches("<figure class=\"flame\">").count(), 3);
+    let without = self::page(&sample::empty());
+    for stated in [
+        "Nobody waited for a lock",
+        "No lock was used",
+        "no end was recorded",
+    ] {
+        assert!(without.contains(stated), "{stated}");
+    }
+    assert!(!without.contains("<figure"));
+}
+
+#[test]
+fn ten_thousand_locks_are_all_in_the_table_and_few_in_detail() {
+    let page = page(&sample::huge(10_000));
+    assert_eq!(page.matches("<details class=\"lock\"").count(), 20);
+    // A part of the table is in view; all of it is behind a line.
+    assert_eq!(page.matches("<tr data-row=").count(), 10_000 + 50);
+    assert!(page.contains("all 10000 locks"));
+}
