@@ -10,10 +10,31 @@ use crate::report::rows::Row;
 /// Longest name of a file or a tag, in bytes.
 pub(crate) const LONGEST: usize = 120;
 
-/// The innermost function of a stack.
+/// Whether a function only passes a lock, or a call, on: whoever reads wants to know for whom.
+pub(crate) fn passes_on(name: &str) -> bool {
+    [
+        "std::",
+        "__invoke",
+        "_M_",
+        "__gthread_",
+        "__glibcxx_rwlock_",
+        "boost::",
+        "absl::",
+        "folly::",
+        "pthread_",
+        "__pthread_",
+        "mtx_",
+    ]
+    .iter()
+    .any(|start| name.starts_with(start))
+}
+
+/// The function that a stack is known by: the innermost that does not only pass on.
 pub(crate) fn leaf(stack: Option<&Stack>) -> Option<&str> {
-    let function = stack?.frames.first()?.functions.first()?;
-    Some(&function.name)
+    let mut functions = stack?.frames.iter().flat_map(|frame| &frame.functions);
+    let innermost = functions.clone().next()?;
+    let own = functions.find(|function| !passes_on(&function.name));
+    Some(&own.unwrap_or(innermost).name)
 }
 
 /// A name for each row, in their order: unique, and of characters that `keep` accepts; it is told which character of the name it is, and `_`
