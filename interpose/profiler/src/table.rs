@@ -174,7 +174,10 @@ fn gather(capture: Capture) -> Totals {
         );
     }
     for (_, item) in capture.all::<Site>() {
-        let Some(lock) = capture.get::<Lock>(item.lock.load(Relaxed)) else {
+        let Some(lock) = capture
+            .get::<Lock>(item.lock.load(Relaxed))
+            .filter(|lock| !is_hidden(lock))
+        else {
             continue;
         };
         let count = item.count.load(Relaxed);
@@ -219,8 +222,13 @@ fn gather(capture: Capture) -> Totals {
     totals
 }
 
+/// Whether it is the profiler's own.
+fn is_hidden(lock: &Lock) -> bool {
+    lock.control.load(Relaxed) & control::HIDDEN != 0
+}
+
 fn shown(lock: &Lock) -> bool {
-    lock.control.load(Relaxed) & control::HIDDEN == 0
+    !is_hidden(lock)
         && [sum::ACQUIRED, sum::CONTENDED, sum::HOLDS, sum::TIMED_OUT]
             .iter()
             .any(|which| get(lock, *which) != 0)
