@@ -1,7 +1,8 @@
 // What signal handling looks like to a program: run with and without the profiler, it must print the same.
 //
 // Watched are SIGINT, SIGTERM and, where AUTOLOCK_PROFILE_SIGNAL=USR2, SIGUSR2; SIGUSR1 is there for comparison. Each scenario
-// runs in a child of fork. Tables go to stderr. SIGUSR2's default action is left out: the profiler's is to print and go on.
+// runs in a child of fork that uses a mutex first, so that it has something to print (AUTOLOCK_PROFILE_FILE=none saves some hundred files).
+// Tables go to stderr. SIGUSR2's default action is left out: the profiler's is to print and go on.
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -130,8 +131,20 @@ static void end_of(pid_t child)
         say("  exited with %d\n", WEXITSTATUS(status));
 }
 
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+__attribute__((noinline)) static pid_t begin(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        pthread_mutex_lock(&mutex);
+        pthread_mutex_unlock(&mutex);
+    }
+    return child;
+}
+
 #define IN_CHILD                                    \
-    for (pid_t child_ = fork(); child_ >= 0;        \
+    for (pid_t child_ = begin(); child_ >= 0;       \
          child_ ? (end_of(child_), child_ = -1)     \
                 : (_exit(0), -1))                   \
         if (child_ == 0)

@@ -370,6 +370,7 @@ extern "C" fn decide(signal: c_int) -> sighandler_t {
 }
 
 /// Reads the action for one delivery: the last one, if it is to be reset.
+#[inline(never)]
 fn take(signal: c_int, watched: &Watched) -> Action {
     let _held = Held::new(process::ACTIONS);
     let action = watched.action();
@@ -387,6 +388,7 @@ fn take(signal: c_int, watched: &Watched) -> Action {
 
 /// Dies by a signal as if nobody had ever caught it. Returns what else to do if the application has thought of something meanwhile, or if the process
 /// does not die: it is the first of its namespace, or a debugger holds the signal back.
+#[inline(never)]
 fn die(signal: c_int, watched: &Watched) -> sighandler_t {
     ending::let_finish();
     let held = Held::new(process::ACTIONS);
@@ -422,6 +424,7 @@ const DEFAULT: Action = Action {
 };
 
 /// As the kernel would have done it without us.
+#[inline(never)]
 fn decide_in_vfork_child(signal: c_int, index: usize, watched: &Watched) -> sighandler_t {
     let action = watched.action();
     match action.handler {
