@@ -11,6 +11,12 @@ use crate::shell;
 /// Cargo package, file that cargo leaves in `release/`, place under `dist/`.
 const ARTEFACTS: &[(&str, &str, &str)] = &[
     ("autolock", "libautolock.so", "lib/libautolock.so"),
+    (
+        "pthread-mutex-profile",
+        "libpthread_mutex_profile.so",
+        "lib/libpthread-mutex-profile.so",
+    ),
+    ("autolock-tool", "autolock", "bin/autolock"),
     ("driver", "driver", "bin/driver"),
     (
         "memcached-example",

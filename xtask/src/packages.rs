@@ -14,18 +14,20 @@ use crate::shell;
 /// Step, and the packages that it needs.
 const NEEDS: &[(&str, &[&str])] = &[
     ("build", &["gcc", "libc6-dev"]),
-    // The preloads also run under other allocators and under a real server.
+    // The preloads also run under other allocators and under a real server; public readers of profiles read ours.
     (
         "tests",
         &[
             "gcc",
             "g++",
+            "golang-go",
             "libc6-dev",
             "libgoogle-perftools4",
             "libjemalloc2",
             "libmemcached-tools",
             "libtcmalloc-minimal4",
             "memcached",
+            "python3-venv",
             "squashfs-tools",
         ],
     ),

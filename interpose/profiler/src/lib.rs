@@ -1,9 +1,9 @@
 //! The profiler under pthread's locks: what is interposed, what is recorded, when it is shown.
 //!
-//! - [`core`]: what is recorded at an acquisition and a release, for every kind of lock; [`mutex`], [`c11`], [`rwlock`], [`spin`], [`cond`]: the kinds.
+//! - [`recording`]: what is recorded at an acquisition and a release, for every kind of lock; [`mutex`], [`c11`], [`rwlock`], [`spin`], [`cond`]: the kinds.
 //! - [`record`]: the life of the process's capture; [`file`](mod@file): where it is; [`tls`]: the thread's place in it; [`cost`]: what it costs.
 //! - [`unwind`], [`modules`], [`cache`]: call stacks.
-//! - [`table`]: the table on stderr; [`text`]: its text; [`process`]: whether it is ours to print.
+//! - [`signals`], [`ending`], [`interval`]: when the table is shown; [`table`]: the table on stderr; [`text`]: its text; [`process`]: whether it is ours to print.
 //! - [`clock`]: time. [`real`]: the next symbol in the chain; [`system`]: system calls made directly. [`options`]: `AUTOLOCK_PROFILE*`, parsed once.
 //!
 //! May touch: libc, files and the environment at start and at dumps. May not: allocate, log or panic on a lock path.
@@ -17,16 +17,19 @@ pub mod c11;
 pub mod cache;
 pub mod clock;
 pub mod cond;
-pub mod core;
 pub mod cost;
+pub mod ending;
 pub mod file;
+pub mod interval;
 pub mod modules;
 pub mod mutex;
 pub mod options;
 pub mod process;
 pub mod real;
 pub mod record;
+pub mod recording;
 pub mod rwlock;
+pub mod signals;
 pub mod spin;
 pub mod system;
 pub mod table;
@@ -43,8 +46,22 @@ pub fn start() {
     real::try_first(!is_algorithm_chosen());
     clock::start();
     modules::start();
+    unwind::start();
     record::start();
+    ending::start(&RECORDER);
+    let options = options::get();
+    signals::start(options.signal);
+    if let Some(interval) = options.interval_ns {
+        interval::start(interval);
+    }
 }
+
+/// What endings and tables need to know of the recording.
+static RECORDER: ending::Recorder = ending::Recorder {
+    capture: record::capture,
+    now_ns: clock::now_ns,
+    file: file::path,
+};
 
 /// Whether libautolock.so, if it follows in the chain, was told to use another lock than its default.
 fn is_algorithm_chosen() -> bool {
@@ -54,6 +71,6 @@ fn is_algorithm_chosen() -> bool {
         return false;
     }
     // SAFETY: a NUL-terminated string.
-    let value = unsafe { ::core::ffi::CStr::from_ptr(value) };
+    let value = unsafe { core::ffi::CStr::from_ptr(value) };
     !matches!(value.to_bytes(), b"" | b"autolock")
 }

@@ -51,18 +51,26 @@ pub fn try_first(is_fair: bool) {
     }
 }
 
-/// Calls the next function of a name; `EINVAL` (22) if there is none.
-macro_rules! call {
-    ($next:ident, fn($($type:ty),*), $($argument:expr),*) => {{
-        let address = $crate::real::$next.get();
+/// Calls a function of the next object; `$missing` where none has it.
+macro_rules! call_next {
+    ($next:expr, fn($($type:ty),*) -> $result:ty, $missing:expr $(, $argument:expr)*) => {{
+        let address = $next.get();
         if address.is_null() {
-            libc::EINVAL
+            $missing
         } else {
             // SAFETY: the next object's function of this name, which has this signature.
-            let function = unsafe { core::mem::transmute::<*mut core::ffi::c_void, unsafe extern "C" fn($($type),*) -> core::ffi::c_int>(address) };
+            let function = unsafe { core::mem::transmute::<*mut core::ffi::c_void, unsafe extern "C" fn($($type),*) -> $result>(address) };
             // SAFETY: the caller's own arguments.
             unsafe { function($($argument),*) }
         }
     }};
+}
+pub(crate) use call_next;
+
+/// The same, of a function of the list above that returns an error number.
+macro_rules! call {
+    ($next:ident, fn($($type:ty),*) $(, $argument:expr)*) => {
+        $crate::real::call_next!($crate::real::$next, fn($($type),*) -> core::ffi::c_int, libc::EINVAL $(, $argument)*)
+    };
 }
 pub(crate) use call;

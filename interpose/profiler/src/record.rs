@@ -13,7 +13,7 @@ use core::sync::atomic::{
 
 use autolock_capture::{
     Capture, Recorder,
-    layout::{Entry, Lock, Thread, mode},
+    layout::{Entry, Lock, Thread, frame, mode},
     recorder::{NewModule, System},
 };
 use autolock_shim::tcb;
@@ -298,18 +298,44 @@ fn describe(recorder: &Recorder<Linux>) {
     header.started_ns.store(clock::now_ns(), Relaxed);
     file::describe(header);
     let lock = real::MUTEX_LOCK.get().addr();
-    header.next_module.store(module(recorder, lock).0, Relaxed);
+    let next = module(recorder, lock).index;
+    header.next_module.store(next, Relaxed);
 }
 
-/// The index of the module that an address is in, and what is added to the addresses in its file; (0, 0) if there is none.
-pub(crate) fn module(recorder: &Recorder<Linux>, address: usize) -> (u32, u64) {
-    let Some(found) = modules::find(address) else {
-        return (0, 0);
+/// A module of the capture.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Module {
+    /// Its index; 0 if it has none.
+    pub(crate) index: u32,
+    base: usize,
+    /// First address of its mapping.
+    pub(crate) start: usize,
+    /// The address behind its last.
+    pub(crate) end: usize,
+}
+
+impl Module {
+    pub(crate) const NONE: Self = Self {
+        index: 0,
+        base: 0,
+        start: 0,
+        end: 0,
     };
-    let tid = tcb::tid().cast_unsigned();
+
+    /// An address in it; without a module, any address.
+    pub(crate) fn frame(&self, address: usize) -> u64 {
+        frame::new(self.index, address.wrapping_sub(self.base) as u64)
+    }
+}
+
+/// The module that an address is in, if it is in one.
+pub(crate) fn module(recorder: &Recorder<Linux>, address: usize) -> Module {
+    let Some(found) = modules::find(address) else {
+        return Module::NONE;
+    };
     let description = modules::describe(&found);
     let index = recorder.module(
-        tid,
+        tcb::tid().cast_unsigned(),
         &NewModule {
             base: found.base as u64,
             start: found.start as u64,
@@ -318,7 +344,15 @@ pub(crate) fn module(recorder: &Recorder<Linux>, address: usize) -> (u32, u64) {
             build_id: description.build_id,
         },
     );
-    (index, found.base as u64)
+    if index == 0 {
+        return Module::NONE;
+    }
+    Module {
+        index,
+        base: found.base,
+        start: found.start,
+        end: found.end,
+    }
 }
 
 /// A lock was made or destroyed at this key.
@@ -344,6 +378,18 @@ pub(crate) extern "C" fn forked() {
     file::forget();
     WAS_MEASURED.store(false, Relaxed);
     STATE.store(IDLE, Release);
+}
+
+/// `_Fork`, which runs no handlers of `pthread_atfork`.
+///
+/// # Safety
+/// - As `_Fork`.
+pub unsafe fn fork_alone() -> libc::pid_t {
+    let child = real::call_next!(real::FORK_ALONE, fn() -> libc::pid_t, -1);
+    if child == 0 {
+        forked();
+    }
+    child
 }
 
 /// The end of a thread. Locks that later destructors take give it a place again.

@@ -77,6 +77,17 @@ pub fn set_mask(mask: Mask) -> Mask {
     before
 }
 
+/// Blocks or unblocks signals in the calling thread; returns the mask before.
+pub fn change_mask(block: bool, signals: Mask) -> Mask {
+    let before = set_mask(!0);
+    set_mask(if block {
+        before | signals
+    } else {
+        before & !signals
+    });
+    before
+}
+
 /// All signals are blocked in this thread while it lives: a handler that ran meanwhile could jump out of what must be finished.
 #[derive(Debug)]
 pub struct Blocked {
@@ -261,7 +272,7 @@ pub struct File {
 }
 
 impl File {
-    /// Opens it; none if that fails, or if it is no regular file (reading from others may block).
+    /// Opens it, without waiting for anybody if it is a FIFO; none if that fails.
     #[must_use]
     pub fn open(path: &CStr) -> Option<Self> {
         let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;

@@ -29,13 +29,16 @@ use crate::{
 };
 use symbols::{Name, Symbols};
 
+/// Puts the path of the capture into a buffer.
+pub type FilePath = for<'a> fn(&'a mut [u8]) -> &'a [u8];
+
 /// What the table says besides the capture.
 #[derive(Clone, Copy, Debug)]
-pub struct Occasion<'a> {
+pub struct Occasion {
     /// Why it is printed.
-    pub why: &'a str,
-    /// Path of the capture; empty if it is in memory only.
-    pub file: &'a [u8],
+    pub why: &'static str,
+    /// Tells the path of the capture; empty if it is in memory only.
+    pub file: FilePath,
     /// Now, on the capture's clock.
     pub now_ns: u64,
     /// Rows at most.
@@ -67,6 +70,7 @@ mod sum {
 struct Work {
     text: [u8; 8192],
     name: [u8; LONGEST_NAME],
+    path: [u8; 1024],
     rows: [Name; MOST_ROWS],
     symbols: Symbols,
 }
@@ -79,12 +83,13 @@ unsafe impl Sync for Shared {}
 static WORK: Shared = Shared(UnsafeCell::new(Work {
     text: [0; 8192],
     name: [0; LONGEST_NAME],
+    path: [0; 1024],
     rows: [Name::NONE; MOST_ROWS],
     symbols: Symbols::NEW,
 }));
 
 /// Prints the table. False if another thread was at it (or this one, below a signal handler), or the descriptor did not take it.
-pub fn print(capture: Capture, occasion: &Occasion<'_>, descriptor: i32) -> bool {
+pub fn print(capture: Capture, occasion: &Occasion, descriptor: i32) -> bool {
     let Some(_held) = Held::within(process::TABLE, occasion.patience_ns) else {
         return false;
     };
@@ -109,7 +114,7 @@ pub fn print(capture: Capture, occasion: &Occasion<'_>, descriptor: i32) -> bool
         name_of(capture, row, &mut name);
         output.row(capture, row.lock, name.as_bytes());
     }
-    output.footing(capture, occasion, &totals, count);
+    output.footing(capture, (occasion.file)(&mut work.path), &totals, count);
     output.flush();
     output.written
 }
@@ -366,7 +371,7 @@ impl Output<'_> {
         self.end_line(start);
     }
 
-    fn heading(&mut self, capture: Capture, occasion: &Occasion<'_>, totals: &Totals) {
+    fn heading(&mut self, capture: Capture, occasion: &Occasion, totals: &Totals) {
         let header = capture.header();
         let start = self.text.len();
         self.text.push(b"\npthread-mutex-profile: ");
@@ -483,13 +488,7 @@ impl Output<'_> {
         let _ = write!(self.text, "{:>7}", Time(longest));
     }
 
-    fn footing(
-        &mut self,
-        capture: Capture,
-        occasion: &Occasion<'_>,
-        totals: &Totals,
-        count: usize,
-    ) {
+    fn footing(&mut self, capture: Capture, file: &[u8], totals: &Totals, count: usize) {
         let header = capture.header();
         if totals.locks > count as u64 {
             let more = Count(totals.locks - count as u64);
@@ -509,20 +508,20 @@ impl Output<'_> {
         let native = cost.native_ps.load(Relaxed);
         if native != 0 {
             self.line(format_args!(
-                "the profiler's cost: a lock and unlock takes {} without it, {} more when counted, {} more when timed",
+                "a lock and unlock takes {}; counting it {} more, timing it {} more",
                 Picoseconds(native),
                 Picoseconds(cost.counted_ps.load(Relaxed)),
                 Picoseconds(cost.timed_ps.load(Relaxed)),
             ));
         }
-        if occasion.file.is_empty() {
+        if file.is_empty() {
             self.line(format_args!("no capture file (AUTOLOCK_PROFILE_FILE=none)"));
         } else {
             // Not cut: it is there to be copied.
             self.flush();
             self.text
                 .push(b"stacks, holders, percentiles: autolock report ");
-            self.text.push_shown(occasion.file);
+            self.text.push_shown(file);
             self.text.push(b"\n");
         }
     }

@@ -164,6 +164,8 @@ fn run(name: &str, look: &mut Look) {
 fn agrees(name: &str, interrupted: usize) -> Box<Look> {
     let mut look = look();
     look.interrupted = interrupted;
+    // The second time by what the first has left behind.
+    run(name, &mut look);
     run(name, &mut look);
     assert!(look.looks > 0, "{name}: nobody looked");
     assert!(
@@ -310,33 +312,32 @@ fn code_without_tables_and_frame_pointer_ends_the_stack() {
     }
 }
 
+/// The next one may come to the same place, with frames of another size.
 #[test]
-fn a_library_that_is_closed_again() {
+fn libraries_that_are_closed_again() {
     let _one = one_at_a_time();
-    let path = Compile::library("unwind_library")
-        .flag("-fomit-frame-pointer")
-        .build();
-    let name = CString::new(path.as_os_str().as_encoded_bytes()).expect("a path without NUL");
-    for _ in 0..3 {
+    let library = |room: &str| {
+        Compile::library("unwind_library")
+            .define("ROOM", room)
+            .flag("-fomit-frame-pointer")
+            .flag("-Wl,--build-id=sha1")
+            .build()
+    };
+    // SAFETY: the case has this signature.
+    let case = unsafe {
+        std::mem::transmute::<*mut c_void, extern "C" fn(&mut Look, *const c_char)>(function(
+            "in_a_library",
+        ))
+    };
+    for path in ["500", "900", "500", "700"].map(library) {
+        let name = CString::new(path.as_os_str().as_encoded_bytes()).expect("no NUL");
         let mut look = look();
-        // SAFETY: the case has this signature.
-        let case = unsafe {
-            std::mem::transmute::<*mut c_void, extern "C" fn(&mut Look, *const c_char)>(function(
-                "in_a_library",
-            ))
-        };
         case(&mut look, name.as_ptr());
         assert!(look.failures.is_empty(), "{:#?}", look.failures);
-        let (low, high) = (look.note, look.note + 64);
-        assert!(
-            look.steps[..look.count]
-                .iter()
-                .any(|step| (low..high).contains(&step[0]))
-        );
-        assert!(
-            modules::find(look.note).is_none(),
-            "closed, and still found"
-        );
+        let inside = look.note..look.note + 128;
+        let found = &look.steps[..look.count];
+        assert!(found.iter().any(|step| inside.contains(&step[0])));
+        assert!(modules::find(look.note).is_none(), "closed, still found");
     }
 }
 

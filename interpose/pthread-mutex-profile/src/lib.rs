@@ -8,7 +8,8 @@
 
 use core::ffi::{c_int, c_void};
 
-use autolock_profiler::{c11, mutex, rwlock, spin};
+use autolock_profiler::{c11, ending, mutex, record, rwlock, signals, spin};
+use libc::sighandler_t;
 
 // Without std nothing else asks for libc when the libc crate has its `std` feature, which another crate of the same build may turn on.
 #[link(name = "c")]
@@ -99,13 +100,28 @@ export! {
     pthread_spin_destroy(lock: *mut c_void) -> c_int = spin::destroy;
     pthread_spin_unlock(lock: *mut c_void) -> c_int = spin::unlock;
 
+    sigaction(signal: c_int, action: *const libc::sigaction, old: *mut libc::sigaction) -> c_int = signals::sigaction;
+    __sigaction(signal: c_int, action: *const libc::sigaction, old: *mut libc::sigaction) -> c_int = signals::sigaction;
+    signal(signal: c_int, handler: sighandler_t) -> sighandler_t = signals::signal;
+    bsd_signal(signal: c_int, handler: sighandler_t) -> sighandler_t = signals::signal;
+    ssignal(signal: c_int, handler: sighandler_t) -> sighandler_t = signals::signal;
+    sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t = signals::sysv_signal;
+    __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t = signals::sysv_signal;
+    sigset(signal: c_int, handler: sighandler_t) -> sighandler_t = signals::sigset;
+    sigignore(signal: c_int) -> c_int = signals::sigignore;
+    siginterrupt(signal: c_int, interrupts: c_int) -> c_int = signals::siginterrupt;
+
+    _exit(status: c_int) -> ! = ending::exit_now;
+    _Exit(status: c_int) -> ! = ending::exit_now_c;
+    _Fork() -> libc::pid_t = record::fork_alone;
+
     mtx_init(mutex: *mut c_void, kind: c_int) -> c_int = c11::init;
     mtx_destroy(mutex: *mut c_void) = c11::destroy;
     mtx_unlock(mutex: *mut c_void) -> c_int = c11::unlock;
 }
 
-/// The constructor, in the array that the dynamic loader runs.
-// SAFETY: the function has the array's signature and runs once.
+/// The constructor and the destructor, in the arrays that the dynamic loader runs.
+// SAFETY: both functions have the arrays' signature and run once each.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static START: extern "C" fn() = {
@@ -113,6 +129,16 @@ static START: extern "C" fn() = {
         autolock_profiler::start();
     }
     start
+};
+
+// SAFETY: as above.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINISH: extern "C" fn() = {
+    extern "C" fn finish() {
+        autolock_profiler::ending::destructor();
+    }
+    finish
 };
 
 /// Nothing in this library panics on purpose; if something does, the program is beyond saving.

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+use crate::launch::{ProfileArgs, RunArgs};
 use crate::report::ReportArgs;
 
 const EXIT_CODES: &str =
@@ -21,6 +22,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Run(RunArgs),
+    Profile(ProfileArgs),
     #[command(after_help = EXIT_CODES)]
     Report(ReportArgs),
 }

@@ -1,9 +1,11 @@
 //! `autolock`: runs programs under the preloads, and reads what the profiler recorded.
 //!
 //! - [`cli`]: the command line.
+//! - [`launch`]: `autolock run`, `autolock profile`.
 //! - [`report`]: `autolock report`.
 
 mod cli;
+mod launch;
 mod report;
 
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         }
     };
     match command {
+        Command::Run(args) => launch::run(&args),
+        Command::Profile(args) => launch::profile(&args),
         Command::Report(args) => outcome(report::main(&args)),
     }
 }

@@ -15,15 +15,18 @@ fn memory_file() -> File {
     unsafe { File::from_raw_fd(descriptor) }
 }
 
-const OCCASION: Occasion<'_> = Occasion {
+const OCCASION: Occasion = Occasion {
     why: "SIGINT",
-    file: b"x.1.lockprof",
+    file: |buffer| {
+        buffer[..12].copy_from_slice(b"x.1.lockprof");
+        &buffer[..12]
+    },
     now_ns: 13_300_000_000,
     rows: 20,
     patience_ns: 60_000_000_000, // Other tests print too.
 };
 
-fn printed(capture: Capture, occasion: &Occasion<'_>) -> String {
+fn printed(capture: Capture, occasion: &Occasion) -> String {
     let mut file = memory_file();
     assert!(print(capture, occasion, file.as_raw_fd()));
     file.rewind().expect("a file");

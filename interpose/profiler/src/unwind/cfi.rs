@@ -21,6 +21,8 @@ pub const RBP: usize = 6;
 pub const RSP: usize = 7;
 /// The return address, or `%rip`.
 pub const RIP: usize = 16;
+/// Those that a called function leaves as they were: rbx, rbp, r12 to r15.
+pub const PRESERVED: [usize; 6] = [RBX, RBP, 12, 13, 14, 15];
 
 /// Rows that `DW_CFA_remember_state` may stack.
 const REMEMBERED: usize = 3;

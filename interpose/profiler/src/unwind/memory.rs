@@ -26,7 +26,7 @@ const THREAD_STACK: usize = 8 << 10;
 
 /// `__libc_stack_end`; 0 if unknown.
 static STACK_END: AtomicUsize = AtomicUsize::new(0);
-/// The main thread's thread pointer, which is not at the end of its stack.
+/// The main thread's thread pointer, which is not at the end of its stack; 0 if unknown.
 static MAIN_THREAD: AtomicUsize = AtomicUsize::new(0);
 
 /// Looks up what is known of stacks. Called once, from the preload's constructor, in the main thread.
@@ -66,7 +66,7 @@ impl Memory {
             end = end.max(main);
         }
         let thread = thread_pointer();
-        if MAIN_THREAD.load(Relaxed) != thread
+        if ![0, thread].contains(&MAIN_THREAD.load(Relaxed))
             && thread
                 .checked_sub(low)
                 .is_some_and(|size| size < THREAD_STACK)
@@ -192,7 +192,7 @@ mod tests {
         start();
         // Tests run in threads of their own.
         std::thread::spawn(|| {
-            MAIN_THREAD.store(0, Relaxed);
+            MAIN_THREAD.store(8, Relaxed);
             let end = thread_pointer();
             let knows = |below: usize| Memory::new(end - below, end - below + 8).knows(end - 8);
             assert!(knows(1024) && knows(THREAD_STACK - 8));

@@ -54,7 +54,7 @@ fn no_rules_make_a_walk_fault() {
         let mut walker = Walker {
             registers: registers(&mut state, &near),
             memory: Memory::new(near[0], near[0]),
-            module: modules::find(libc),
+            module: modules::find(libc).map(|found| (found, 0)),
             interrupted: false,
         };
         for _ in 0..8 {

@@ -5,7 +5,7 @@
 //! - [`model`]: what a capture says, in names: all outputs are made from it.
 //! - [`rows`]: locks grouped and sorted, and totals; [`units`]: numbers for people.
 //! - [`table`], [`places`]: as text; [`json`]: for programs; [`diff`]: two captures side by side.
-//! - [`outputs`]: as files for public readers, and a page.
+//! - [`outputs`]: files for other tools, and a page.
 
 mod build;
 mod bytes;
@@ -38,6 +38,8 @@ use table::View;
 
 /// Columns where there is no terminal.
 const WIDTH: u16 = 100;
+/// Locks in a table.
+const TOP: usize = 20;
 
 /// Reports what was recorded: which locks, who waited, where, because of whom, how long.
 #[derive(Args, Debug)]
@@ -53,7 +55,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "KEY", value_enum, default_value_t)]
     sort: Sort,
     /// How many locks are shown
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = TOP)]
     top: usize,
     /// Shows every lock by itself, also those that were first used at the same place
     #[arg(long, conflicts_with = "diff")]
@@ -68,6 +70,23 @@ pub struct ReportArgs {
     /// name there
     #[arg(short, long, value_name = "DIR", conflicts_with = "diff")]
     output: Option<PathBuf>,
+}
+
+impl ReportArgs {
+    /// `autolock report CAPTURE...`.
+    #[must_use]
+    pub fn of(captures: Vec<PathBuf>) -> Self {
+        Self {
+            captures,
+            diff: Vec::new(),
+            sort: Sort::default(),
+            top: TOP,
+            each: false,
+            list: false,
+            json: false,
+            output: None,
+        }
+    }
 }
 
 /// `autolock report`.

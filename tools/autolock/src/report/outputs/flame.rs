@@ -4,7 +4,7 @@
 
 use anyhow::{Context as _, Result};
 use inferno::flamegraph::color::{BasicPalette, Palette};
-use inferno::flamegraph::{Options, from_lines};
+use inferno::flamegraph::{Options, TextTruncateDirection, from_lines};
 use maud::{Markup, PreEscaped, html};
 
 use super::View;
@@ -90,6 +90,7 @@ fn options(view: View) -> Options<'static> {
     });
     options.hash = true;
     options.deterministic = true;
+    options.text_truncate_direction = TextTruncateDirection::Right;
     "ns".clone_into(&mut options.count_name);
     options
 }
