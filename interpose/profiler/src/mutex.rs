@@ -27,6 +27,14 @@ impl Primitive for Mutex {
         unsafe { mirror(object) }.word.load(Relaxed) != 0
     }
 
+    /// Not a robust one: glibc's try leaves the word of one that is not recoverable locked (seen in 2.36), where its lock frees it again.
+    #[inline(always)]
+    unsafe fn may_try(object: usize) -> bool {
+        const ROBUST: u32 = 0x10; // PTHREAD_MUTEX_ROBUST_NORMAL_NP
+        // SAFETY: the caller's contract.
+        unsafe { mirror(object) }.kind.load(Relaxed) & ROBUST == 0
+    }
+
     unsafe fn kind(object: usize) -> u32 {
         // SAFETY: the caller's contract.
         let bits = unsafe { mirror(object) }.kind.load(Relaxed);

@@ -99,34 +99,22 @@ unsafe fn holder<P: Primitive>(
     lock: &Lock,
     object: usize,
 ) -> (u32, u32) {
-    let key = object as u64 | P::TAG;
-    let capture = recorder.capture();
     // SAFETY: the caller's contract.
     let tid = unsafe { P::holder(object) };
-    let holder = if tid != 0 {
-        record::thread_of(recorder, tid)
-    } else if P::KNOWS_HOLDER && P::EXCLUSIVE && !P::HAS_READERS && options::get().full {
-        // Released in the meantime. In full mode every acquisition is noted; else it is gone.
-        capture.get::<Thread>(lock.last_owner.load(Relaxed))
-    } else if P::KNOWS_HOLDER {
-        // Who waits to write, and finds no writer, waits for readers: for the one that came last, say.
-        let readers = recorder.find_lock(key ^ 1).filter(|_| P::HAS_READERS);
-        let readers = readers.and_then(|readers| capture.get::<Lock>(readers));
-        readers.and_then(|readers| {
-            heat(readers);
-            capture.get::<Thread>(readers.holder.load(Relaxed))
-        })
+    let (holder, key) = if tid != 0 {
+        // Of a read-write lock: its writer.
+        (record::thread_of(recorder, tid), object as u64)
     } else {
-        capture.get::<Thread>(lock.holder.load(Relaxed))
+        let key = object as u64 | u64::from(P::HAS_READERS);
+        (silent_holder::<P>(recorder, lock, key), key)
     };
     let Some(holder) = holder else {
         return (0, 0);
     };
     let tid = holder.tid.load(Relaxed);
-    // A read-write lock's holder may have it the other way.
-    let entry =
-        Recorder::<Linux>::entry(holder, key).or_else(|| Recorder::<Linux>::entry(holder, key ^ 1));
-    let Some(entry) = entry else { return (tid, 0) };
+    let Some(entry) = Recorder::<Linux>::entry(holder, key) else {
+        return (tid, 0);
+    };
     let caller = entry.caller.load(Relaxed) as usize;
     let stack_pointer = entry.stack_pointer.load(Relaxed) as usize;
     if caller == 0 {
@@ -138,4 +126,39 @@ unsafe fn holder<P: Primitive>(
         recorder.stack(thread.tid.load(Relaxed), &[frame])
     });
     (tid, stack)
+}
+
+/// Who holds a lock that does not say it (any more): a spin lock, readers, a mutex that was released in the meantime. `key` is what it is held under.
+fn silent_holder<P: Primitive>(
+    recorder: &Recorder<Linux>,
+    lock: &Lock,
+    key: u64,
+) -> Option<&'static Thread> {
+    let capture = recorder.capture();
+    if P::KNOWS_HOLDER && !P::HAS_READERS {
+        // In full mode the last acquisition of a mutex is noted; else it is gone.
+        let last = lock.last_owner.load(Relaxed);
+        return capture
+            .get::<Thread>(last)
+            .filter(|_| P::EXCLUSIVE && options::get().full);
+    }
+    // Who finds no writer, and waits to write, waits for readers: for the one that came last, say.
+    let lock = if P::HAS_READERS {
+        recorder
+            .find_lock(key)
+            .and_then(|readers| capture.get::<Lock>(readers))?
+    } else {
+        lock
+    };
+    if lock.control.load(Relaxed) & control::HOT != 0 {
+        return capture.get::<Thread>(lock.holder.load(Relaxed));
+    }
+    heat(lock);
+    // Nobody has waited for it before, so nobody has said who holds it. Perhaps the hold is timed.
+    let mut threads = capture.all::<Thread>().map(|(_, thread)| thread);
+    threads.find(|thread| {
+        let count = thread.held_count.load(Relaxed) as usize;
+        let mut held = thread.held.iter().take(count);
+        held.any(|held| held.key.load(Relaxed) == key)
+    })
 }

@@ -56,6 +56,15 @@ pub trait Primitive {
     /// - `object` is an initialised lock of this kind.
     unsafe fn is_busy(object: usize) -> bool;
 
+    /// Whether a try does as an acquisition does if it succeeds.
+    ///
+    /// # Safety
+    /// - As [`Self::is_busy`].
+    #[inline(always)]
+    unsafe fn may_try(_object: usize) -> bool {
+        true
+    }
+
     /// Of [`autolock_capture::layout::kind`].
     ///
     /// # Safety
@@ -110,7 +119,12 @@ pub unsafe fn lock<P: Primitive>(
     let stack = prepare(thread, entry, caller);
     // SAFETY: the caller's contract.
     if !unsafe { P::is_busy(object) } {
-        let result = try_real();
+        // SAFETY: the caller's contract.
+        let result = if unsafe { P::may_try(object) } {
+            try_real()
+        } else {
+            real()
+        };
         if result == 0 {
             // SAFETY: the caller's contract; it is held now.
             unsafe { acquired::<P>(thread, entry, object, caller, stack) };
@@ -163,11 +177,14 @@ pub unsafe fn trylock<P: Primitive>(
 /// - As [`lock`].
 #[inline(always)]
 pub unsafe fn unlock<P: Primitive>(object: usize, real: impl Fn() -> c_int) -> c_int {
-    if let Some(thread) = tls::thread()
-        && thread.held_count.load(Relaxed) != 0
-    {
-        // SAFETY: the caller's contract.
-        return unsafe { release::<P>(thread, object, &real) };
+    if let Some(thread) = tls::thread() {
+        if !P::KNOWS_HOLDER || P::HAS_READERS {
+            unsign::<P>(thread, object);
+        }
+        if thread.held_count.load(Relaxed) != 0 {
+            // SAFETY: the caller's contract.
+            return unsafe { release::<P>(thread, object, &real) };
+        }
     }
     real()
 }
@@ -301,6 +318,20 @@ unsafe fn acquired<P: Primitive>(
         .store(caller.stack_pointer as u64, Relaxed);
     if !P::KNOWS_HOLDER || !P::EXCLUSIVE {
         sign(thread, entry, lock);
+    }
+}
+
+/// Takes back what [`sign`] said.
+#[inline(always)]
+fn unsign<P: Primitive>(thread: &Thread, object: usize) {
+    let key = object as u64 | u64::from(P::HAS_READERS);
+    if let Some(entry) = Recorder::<Linux>::entry(thread, key)
+        && entry.control.load(Relaxed) & control::HOT != 0
+    {
+        let lock = record::lock_of(entry);
+        if lock.holder.load(Relaxed) == thread.index.load(Relaxed) {
+            lock.holder.store(0, Relaxed);
+        }
     }
 }
 

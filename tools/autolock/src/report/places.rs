@@ -163,7 +163,7 @@ pub fn waiting(text: &mut String, report: &Report) {
 }
 
 /// Threads each of which waits for the next, and the last for the first; each circle once, from its smallest thread id.
-fn circles(waiting: &[Waiting]) -> Vec<Vec<u32>> {
+pub fn circles(waiting: &[Waiting]) -> Vec<Vec<u32>> {
     let holder_of: HashMap<u32, u32> = waiting
         .iter()
         .filter_map(|w| Some((w.tid, w.holder_tid?)))
