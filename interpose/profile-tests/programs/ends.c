@@ -125,6 +125,7 @@ static void other_thread_exits(int argc, char **argv)
 static void main_leaves_first(int argc, char **argv)
 {
     (void)argc, (void)argv;
+    CHECK(atexit(uses_twice) == 0);
     use(4);
     spawn(exits_for_all, NULL);
     pthread_exit(NULL);

@@ -322,6 +322,7 @@ static void *works(void *unused)
 static void handler_locks(int argc, char **argv)
 {
     (void)argc, (void)argv;
+    use(1);
     set(SIGUSR1, locks_too, SA_RESTART);
     set(SIGINT, locks_too, SA_RESTART);
     pthread_t thread = spawn(works, NULL);
@@ -331,7 +332,6 @@ static void handler_locks(int argc, char **argv)
     }
     STORE(stop, 1);
     join(thread);
-    use(1);
     // What a handler does inside the profiler may be dropped, and is then counted as dropped; what the thread does, never.
     truth("lock %p busy kind=mutex acquisitions=%ld waits=0", (void *)&busy, by_thread);
     truth("lock %p in_handler acquisitions=%ld..%ld", (void *)&in_handler, 0l, by_handler);

@@ -1,7 +1,7 @@
 // Threads that lock all the time and note each step in a file that outlives them, to be killed or interrupted at any moment by the test.
 //
-// argv: the file; how SIGINT is met: `finish` (a handler, after which the program ends in good order) or `default`; then `crash` to die by SIGSEGV after a
-// while, or nothing.
+// argv: the file; how SIGINT is met: `finish` (a handler, after which the program ends in good order) or `default`; then `crash` to die by SIGSEGV once
+// all threads are at work, or nothing.
 #include "truth.h"
 
 enum { THREADS = 4, LOCKS = 3 };
@@ -60,7 +60,8 @@ int main(int argc, char **argv)
         threads[i] = spawn(works, (void *)(intptr_t)i);
     if (argc > 3) {
         static int *volatile nowhere;
-        spend(5 * MS);
+        for (int i = 0; i < THREADS; i++)
+            WAIT_UNTIL(LOAD(page->slots[i].over[0]) > 100);
         *nowhere = 1;
     }
     for (int i = 0; i < THREADS; i++)

@@ -36,11 +36,11 @@ pub fn check(process: &Process, report: &Report, mode: Mode) -> Vec<String> {
                 may_drop.push("any");
                 report.total("acquisitions") + report.dropped("operations")
             }
-            // What the file takes: its length, and its blocks on disk.
+            // What the file takes on disk; its length is what it may grow to.
             "bytes" => match std::fs::metadata(&report.path) {
                 Ok(file) => {
                     use std::os::unix::fs::MetadataExt as _;
-                    file.len().max(file.blocks() * 512)
+                    file.blocks() * 512
                 }
                 Err(error) => {
                     said(format!("{}: {error}", report.path.display()));

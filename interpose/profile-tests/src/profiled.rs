@@ -1,7 +1,7 @@
 //! Runs a program under the profiler in a folder of its own, and reads what it left there.
 
 use crate::check::{Mode, check};
-use crate::report::{Report, read};
+use crate::report::{Report, try_read};
 use crate::truth::Truth;
 use autolock_tests::{Compile, Ended, Run, Running, autolock, newest};
 use std::ffi::OsStr;
@@ -76,6 +76,8 @@ pub struct Finished {
     pub truth: Truth,
     /// The captures, in the order of their beginnings.
     pub reports: Vec<Report>,
+    /// What the tool said of captures that it cannot read.
+    pub unreadable: Vec<String>,
     pub folder: TempDir,
     mode: Mode,
 }
@@ -167,15 +169,19 @@ impl Started {
 
     pub fn end(self) -> Finished {
         let ended = self.running.end();
-        let mut reports: Vec<Report> = captures(self.folder.path())
-            .iter()
-            .map(|path| read(path))
-            .collect();
+        let (mut reports, mut unreadable) = (Vec::new(), Vec::new());
+        for path in captures(self.folder.path()) {
+            match try_read(&path) {
+                Ok(report) => reports.push(report),
+                Err(words) => unreadable.push(words),
+            }
+        }
         reports.sort_by_key(Report::started_ns);
         Finished {
             truth: Truth::parse(&ended.stdout),
             ended,
             reports,
+            unreadable,
             folder: self.folder,
             mode: self.mode,
         }
@@ -202,7 +208,7 @@ fn captures(folder: &Path) -> Vec<PathBuf> {
 impl Finished {
     /// What is wrong with the record, process by process.
     pub fn wrong(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut wrong = self.unreadable.clone();
         let mut told = 0;
         for ((pid, image), process) in &self.truth.processes {
             let mut of_it = self.reports.iter().filter(|r| r.pid() == u64::from(*pid));

@@ -15,6 +15,14 @@ pub struct Report {
 /// Reads one capture with the tool; panics with the tool's words if it refuses.
 #[track_caller]
 pub fn read(path: &Path) -> Report {
+    match try_read(path) {
+        Ok(report) => report,
+        Err(words) => panic!("{words}"),
+    }
+}
+
+/// Reads one capture; the tool's words if it refuses.
+pub fn try_read(path: &Path) -> Result<Report, String> {
     let output = Command::new(tool())
         .args(["report", "--json"])
         .arg(path)
@@ -24,13 +32,10 @@ pub fn read(path: &Path) -> Report {
         Ok(output) => output,
         Err(error) => panic!("cannot run {}: {error}", tool().display()),
     };
-    assert!(
-        output.status.success(),
-        "autolock report --json {}: {}\n{}",
-        path.display(),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}: {}", output.status, words.trim_end()));
+    }
     let json: Value = match serde_json::from_slice(&output.stdout) {
         Ok(json) => json,
         Err(error) => panic!(
@@ -38,21 +43,10 @@ pub fn read(path: &Path) -> Report {
             path.display()
         ),
     };
-    // One capture may come as it is, or as a list of one.
-    let json = match json {
-        Value::Array(mut list) if list.len() == 1 => list.remove(0),
-        Value::Object(mut object) if object.get("captures").is_some_and(Value::is_array) => {
-            match object["captures"].take() {
-                Value::Array(mut list) if list.len() == 1 => list.remove(0),
-                other => other,
-            }
-        }
-        json => json,
-    };
-    Report {
+    Ok(Report {
         path: path.to_owned(),
         json,
-    }
+    })
 }
 
 impl Report {
