@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 /// One thing to compile: a program, or a shared object for a program to open or preload.
 #[derive(Hash, PartialEq, Eq, Clone)]
 pub struct Compile {
+    folder: Option<PathBuf>,
     source: String,
     variant: String,
     flags: Vec<String>,
@@ -31,6 +32,7 @@ impl Compile {
     /// `programs/NAME.c` as an executable.
     pub fn program(name: &str) -> Self {
         Compile {
+            folder: None,
             source: format!("{name}.c"),
             variant: String::new(),
             flags: Vec::new(),
@@ -54,6 +56,12 @@ impl Compile {
             shared: true,
             ..Self::program(name)
         }
+    }
+
+    /// From another crate's folder of programs, which may include the headers of this one's.
+    pub fn in_folder(mut self, programs: impl Into<PathBuf>) -> Self {
+        self.folder = Some(programs.into());
+        self
     }
 
     /// A macro definition; it becomes part of the file's name.
@@ -84,12 +92,13 @@ impl Compile {
     }
 
     fn compile(&self) -> PathBuf {
-        let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
+        let common = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
+        let programs = self.folder.as_deref().unwrap_or(&common);
         let out = target_dir().join("autolock-tests");
         fs_must("create", &out, std::fs::create_dir_all(&out));
         let stem = self.source.split('.').next().unwrap_or_default();
         let suffix = if self.shared { ".so" } else { "" };
-        let key = self.fingerprint(&programs);
+        let key = self.fingerprint(programs, &common);
         let path = out.join(format!("{stem}{}-{key:016x}{suffix}", self.variant));
         if path.exists() {
             return path;
@@ -106,6 +115,7 @@ impl Compile {
         if self.shared {
             command.args(["-shared", "-fPIC"]);
         }
+        command.arg("-I").arg(&common);
         command.arg(programs.join(&self.source)).args(&self.flags);
         let output = match command.output() {
             Ok(output) => output,
@@ -122,15 +132,17 @@ impl Compile {
     }
 
     /// Of everything that the result depends on, the headers included.
-    fn fingerprint(&self, programs: &Path) -> u64 {
+    fn fingerprint(&self, programs: &Path, common: &Path) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         FLAGS.hash(&mut hasher);
         let mut inputs = vec![programs.join(&self.source)];
-        let entries = std::fs::read_dir(programs);
-        for entry in fs_must("list", programs, entries).flatten() {
-            if entry.path().extension().is_some_and(|e| e == "h") {
-                inputs.push(entry.path());
+        for folder in [programs, common] {
+            let entries = std::fs::read_dir(folder);
+            for entry in fs_must("list", folder, entries).flatten() {
+                if entry.path().extension().is_some_and(|e| e == "h") {
+                    inputs.push(entry.path());
+                }
             }
         }
         inputs.sort();

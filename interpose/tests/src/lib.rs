@@ -30,8 +30,8 @@ mod skip;
 
 pub use compile::{Compile, cxx_compiler, target_dir};
 pub use expect::{both_pass, must_break, same_transcript};
-pub use preload::{autolock, system_library};
-pub use run::{Ended, Outcome, Run};
+pub use preload::{autolock, newest, system_library};
+pub use run::{Ended, Outcome, Run, Running};
 pub use skip::{Installable, skipped};
 
 /// The program `programs/NAME.c`, compiled as most are.

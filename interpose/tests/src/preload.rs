@@ -8,15 +8,26 @@ use std::time::SystemTime;
 ///
 /// Panics with what to do when there is none.
 pub fn autolock() -> PathBuf {
-    if let Some(given) = std::env::var_os("AUTOLOCK_LIB") {
+    newest(
+        "AUTOLOCK_LIB",
+        &["dist/lib/libautolock.so", "release/libautolock.so"],
+        "cargo build --release -p autolock",
+    )
+}
+
+/// What the variable names, or the newest of these files under the target directory.
+///
+/// Panics with what to do when there is none.
+pub fn newest(variable: &str, names: &[&str], build: &str) -> PathBuf {
+    if let Some(given) = std::env::var_os(variable) {
         let path = PathBuf::from(given);
         return match path.canonicalize() {
             Ok(path) => path,
-            Err(error) => panic!("AUTOLOCK_LIB={}: {error}", path.display()),
+            Err(error) => panic!("{variable}={}: {error}", path.display()),
         };
     }
     let target = target_dir();
-    let newest = ["dist/lib/libautolock.so", "release/libautolock.so"]
+    let newest = names
         .iter()
         .map(|name| target.join(name))
         .filter_map(|path| Some((modified(&path)?, path)))
@@ -24,7 +35,8 @@ pub fn autolock() -> PathBuf {
     match newest {
         Some((_, path)) => path,
         None => panic!(
-            "no libautolock.so under {}: run `cargo build --release -p autolock`, or set AUTOLOCK_LIB",
+            "no {} under {}: run `{build}`, or set {variable}",
+            names[0],
             target.display()
         ),
     }

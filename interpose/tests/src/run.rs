@@ -33,6 +33,16 @@ pub enum Outcome {
     Hung(Vec<String>),
 }
 
+/// A run that goes on.
+pub struct Running {
+    child: Child,
+    what: String,
+    stdout: std::thread::JoinHandle<String>,
+    stderr: std::thread::JoinHandle<String>,
+    deadline: Duration,
+    gives_up_on_sleepers: bool,
+}
+
 /// What a run left behind.
 pub struct Ended {
     /// The command as a reader could type it.
@@ -84,6 +94,12 @@ impl Run {
         self
     }
 
+    /// Runs it in this folder.
+    pub fn directory(mut self, folder: impl AsRef<Path>) -> Self {
+        self.command.current_dir(folder);
+        self
+    }
+
     /// One more library in LD_PRELOAD, after those given before.
     pub fn preload(mut self, library: impl Into<PathBuf>) -> Self {
         self.preload.push(library.into());
@@ -104,7 +120,12 @@ impl Run {
     }
 
     /// Runs it. Panics only when the program cannot be started.
-    pub fn end(mut self) -> Ended {
+    pub fn end(self) -> Ended {
+        self.start().end()
+    }
+
+    /// Starts it; [`Running::end`] must follow.
+    pub fn start(mut self) -> Running {
         // The programs check this against what they find: an ignored preload is no test.
         let expected = if self.preload.is_empty() { "no" } else { "yes" };
         if !self.command.get_envs().any(|(n, _)| n == "TEST_PRELOAD") {
@@ -145,12 +166,31 @@ impl Run {
         };
         let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
-        let hung = wait_until_over(&child, self.deadline, self.gives_up_on_sleepers);
+        Running {
+            child,
+            what,
+            stdout,
+            stderr,
+            deadline: self.deadline,
+            gives_up_on_sleepers: self.gives_up_on_sleepers,
+        }
+    }
+}
+
+impl Running {
+    /// Its process id, not reaped before [`Running::end`].
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Waits until it is over or its deadline, which starts now, has passed.
+    pub fn end(mut self) -> Ended {
+        let hung = wait_until_over(&self.child, self.deadline, self.gives_up_on_sleepers);
         // The leader, even dead, is not reaped yet: its group's id cannot be another's.
-        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-        let status = match child.wait() {
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let status = match self.child.wait() {
             Ok(status) => status,
-            Err(error) => panic!("cannot wait for {what}: {error}"),
+            Err(error) => panic!("cannot wait for {}: {error}", self.what),
         };
         let outcome = match (hung, status.code(), status.signal()) {
             (Some(threads), _, _) => Outcome::Hung(threads),
@@ -158,10 +198,10 @@ impl Run {
             (None, None, signal) => Outcome::Killed(signal.unwrap_or_default()),
         };
         Ended {
-            what,
+            what: self.what,
             outcome,
-            stdout: stdout.join().unwrap_or_default(),
-            stderr: stderr.join().unwrap_or_default(),
+            stdout: self.stdout.join().unwrap_or_default(),
+            stderr: self.stderr.join().unwrap_or_default(),
         }
     }
 }

@@ -12,7 +12,9 @@ use flate2::{Compression, GzBuilder};
 use prost::Message;
 
 use super::{View, names};
+use crate::report::identity::kind_name;
 use crate::report::model::{self, Report};
+use crate::report::rows;
 
 /// The root message.
 #[derive(Clone, PartialEq, Message)]
@@ -326,9 +328,9 @@ impl<'a> Builder<'a> {
             let (stack, other) = view.stacks(site);
             let mut label = Vec::new();
             if let Some(lock) = self.report.locks.get(site.lock) {
-                label.push(self.label("lock", &names::of_lock(lock)));
+                label.push(self.label("lock", &rows::name(lock)));
                 label.push(self.label("lock_id", &lock.id));
-                label.push(self.label("kind", names::of_kind(lock.kind)));
+                label.push(self.label("kind", kind_name(lock.kind)));
             }
             let other = other.and_then(|index| self.report.stacks.get(index));
             if let Some(name) = names::leaf(other) {

@@ -12,6 +12,7 @@ use prost::Message as _;
 use super::pprof::Profile;
 use super::*;
 use crate::report::model::Kind;
+use crate::report::units;
 
 /// A folder that goes away, unless `KEEP_OUTPUTS` is set: for human eyes.
 struct Scratch(PathBuf);
@@ -327,10 +328,11 @@ fn pythons_hdrhistogram_reads_the_logs_and_finds_the_same_distributions() {
                 assert!(read.insert(tag, value).is_none(), "{name}: twice: {line}");
             }
             let all = &read[""];
-            let (kind, tags) = match measure {
-                Measure::Wait => (SiteKind::Wait, hlog::tags(&report)),
-                Measure::Hold => (SiteKind::Hold, hlog::tags(&report)),
+            let kind = match measure {
+                Measure::Wait => SiteKind::Wait,
+                Measure::Hold => SiteKind::Hold,
             };
+            let rows = hottest(&report);
             assert_eq!(all["count"], totals(&report, kind).0, "{name}");
             assert_eq!(
                 all["length_ms"].as_f64().map(|ms| ms.round() as u64),
@@ -341,8 +343,8 @@ fn pythons_hdrhistogram_reads_the_logs_and_finds_the_same_distributions() {
                 Some((report.process.started_ns as f64 / 1e6).round() as i64)
             );
             let mut known = 1;
-            for (lock, tag) in report.locks.iter().zip(tags) {
-                let distribution = measure.of(lock);
+            for (row, tag) in rows.iter().zip(hlog::tags(&rows)) {
+                let distribution = measure.of(row);
                 let Some(found) = read.get(&format!("{}:{tag}", measure.name())) else {
                     assert_eq!(distribution.count, 0, "{name}: {tag} is missing");
                     continue;
@@ -368,7 +370,12 @@ fn pythons_hdrhistogram_reads_the_logs_and_finds_the_same_distributions() {
 
 #[test]
 fn the_greatest_value_in_a_log_is_in_milliseconds() {
-    let log = hlog::log(&sample::server(), Measure::Wait).expect("log");
+    let log = hlog::log(
+        &sample::server(),
+        &hottest(&sample::server()),
+        Measure::Wait,
+    )
+    .expect("log");
     let log = String::from_utf8(log).expect("text");
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!(lines[0], "#[Histogram log format version 1.3]");
@@ -390,20 +397,62 @@ fn the_greatest_value_in_a_log_is_in_milliseconds() {
 }
 
 #[test]
-fn a_histogram_that_locks_share_is_in_the_log_once() {
-    let mut report = sample::huge(3);
-    let shared = report.locks[0].wait.histogram.clone();
-    for lock in &mut report.locks {
+fn a_histogram_that_locks_share_counts_once() {
+    // Three of one identity, and one of another; all have the histogram of their first use.
+    let mut report = sample::huge(4);
+    let shared = report.locks[3].wait.histogram.clone();
+    let id = report.locks[0].id.clone();
+    for (i, lock) in report.locks.iter_mut().enumerate() {
         lock.first_use = Some(0);
         lock.wait.shared = true;
         lock.wait.histogram = shared.clone();
+        if i < 3 {
+            lock.id.clone_from(&id);
+        }
     }
-    let log = String::from_utf8(hlog::log(&report, Measure::Wait).expect("log")).expect("text");
-    assert_eq!(log.matches("Tag=").count(), 1);
-    assert_eq!(log.matches("+others,").count(), 1);
+    let rows = hottest(&report);
+    assert_eq!(rows.len(), 2);
+    let log = hlog::log(&report, &rows, Measure::Wait).expect("log");
+    let log = String::from_utf8(log).expect("text");
+    assert_eq!(log.matches("Tag=").count(), 2);
+    // One row has as many values as its locks had waits or fewer, the other cannot have had them all.
+    let more = rows
+        .iter()
+        .filter(|row| row.wait.count < shared.len())
+        .count();
+    assert_eq!(log.matches("+others,").count(), more);
     assert_eq!(
         hlog::together(&report, Measure::Wait).expect("sum").len(),
         shared.len()
+    );
+}
+
+#[test]
+fn locks_of_one_identity_are_one_wherever_locks_are_listed() {
+    let mut report = sample::huge(30);
+    for (i, lock) in report.locks.iter_mut().enumerate() {
+        lock.id = format!("{:016x}", i / 10);
+    }
+    let rows = hottest(&report);
+    assert_eq!(rows.len(), 3);
+    let log = hlog::log(&report, &rows, Measure::Hold).expect("log");
+    let log = String::from_utf8(log).expect("text");
+    for name in ["Object0::mutex_", "Object1::mutex_", "Object2::mutex_"] {
+        assert_eq!(
+            log.matches(&format!("Tag=hold:{name},")).count(),
+            1,
+            "{name}"
+        );
+    }
+    let page = page(&report);
+    assert_eq!(page.matches("<tr data-row=").count(), 3);
+    assert_eq!(page.matches("10 locks, the first at").count(), 3);
+    // Ten holds of the same stack are one place.
+    let longest = rows[0].hold.total_ns;
+    assert!(
+        page.contains(&units::time(longest)),
+        "{}",
+        units::time(longest)
     );
 }
 
@@ -415,7 +464,7 @@ fn percentile_files_have_the_columns_that_plotters_expect() {
         .wait
         .histogram
         .saturating_record(4_300_000_000_000);
-    for (name, text) in hgrm::files(&report, Measure::Wait).expect("files") {
+    for (name, text) in hgrm::files(&report, &hottest(&report), Measure::Wait).expect("files") {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
@@ -451,7 +500,7 @@ fn percentile_files_have_the_columns_that_plotters_expect() {
             "{text}"
         );
     }
-    let (name, text) = &hgrm::files(&report, Measure::Wait).expect("files")[1];
+    let (name, text) = &hgrm::files(&report, &hottest(&report), Measure::Wait).expect("files")[1];
     assert_eq!(name, "hgrm/stats_lock-wait.hgrm");
     let median = report.locks[0].wait.histogram.value_at_quantile(0.5) as f64 / 1e3;
     let row = text
@@ -470,7 +519,7 @@ fn percentile_files_have_the_columns_that_plotters_expect() {
 fn percentile_files_stay_in_their_folder_and_are_for_the_hottest_locks_only() {
     for (name, report) in all_kinds() {
         for measure in Measure::ALL {
-            let files = hgrm::files(&report, measure).expect("files");
+            let files = hgrm::files(&report, &hottest(&report), measure).expect("files");
             assert!(files.len() <= 101, "{name}: {}", files.len());
             let mut names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
             for file in &names[1..] {
@@ -579,26 +628,29 @@ fn flame_graphs_are_xml_and_show_what_was_recorded() {
 #[test]
 fn names_of_locks_are_told_apart() {
     let mut b = sample::Builder::new();
-    // The last looks like the first with its address; two had the same address, one after the other.
-    for name in ["a", "a", "b", "a@0x550000100000"] {
+    // The last looks like the first with its identity.
+    for name in ["a", "a", "b"] {
         b.lock(name, Kind::Mutex);
     }
+    let like = format!("a@{}", b.0.locks[0].id);
+    b.lock(&like, Kind::Mutex);
     b.lock("c", Kind::Readers);
     b.lock("c", Kind::Writers);
-    let mut report = b.0;
-    let again = report.locks[0].clone();
-    report.locks.push(again);
-    let tags = hlog::tags(&report);
-    assert_eq!(tags[2], "b");
-    assert_eq!(tags[4..6], ["c_(readers)", "c_(writers)"]);
-    let mut each = tags.clone();
-    each.sort_unstable();
-    each.dedup();
-    assert_eq!(each.len(), tags.len(), "{tags:?}");
+    let rows = hottest(&b.0);
+    let mut tags = hlog::tags(&rows);
+    tags.sort_unstable();
+    let expected = ["b", "c_(readers)", "c_(writers)"];
+    assert_eq!(tags[3..], expected);
+    assert!(
+        tags[..3].iter().all(|tag| tag.starts_with("a@")),
+        "{tags:?}"
+    );
+    tags.dedup();
+    assert_eq!(tags.len(), rows.len(), "{tags:?}");
 }
 
 fn page(report: &Report) -> String {
-    page::render(report).expect("page")
+    page::render(report, &hottest(report)).expect("page")
 }
 
 #[test]
@@ -667,9 +719,10 @@ fn the_page_shows_pairs_of_waiters_and_holders_and_circles_of_threads() {
         "its holder is not known",
         "cached -t 4 --data a b;c",
         "signal 2 ended it",
+        "/usr/bin/cached has changed since",
         "2 stacks",
         "7 holds that were not seen to end",
-        "timing them 41.0 ns",
+        "timing them 41ns",
         "config_lock (readers)",
         "Stats::flush(std::ostream&amp;, std::chrono::duration&lt;long, std::ratio&lt;1l, 1000l&gt; &gt;)",
     ] {
