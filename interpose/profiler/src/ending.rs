@@ -10,7 +10,7 @@
 use core::ffi::c_int;
 use core::fmt::Write as _;
 use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU64,
+    AtomicPtr, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -38,8 +38,8 @@ pub struct Recorder {
 }
 
 static RECORDER: AtomicPtr<Recorder> = AtomicPtr::new(core::ptr::null_mut());
-/// Whether stderr was open at the start. A number 2 that came later is another file, which is not ours to write to.
-static STDERR: AtomicBool = AtomicBool::new(false);
+/// What stderr was at the start: device and inode. Where descriptor 2 is something else by now, it may be a file of the program's, which is not ours to write to.
+static STDERR: [AtomicU64; 2] = [const { AtomicU64::new(u64::MAX) }; 2];
 /// When a signal's table was printed last (CLOCK_MONOTONIC); 0: never.
 static SIGNALLED_NS: AtomicU64 = AtomicU64::new(0);
 
@@ -59,7 +59,10 @@ pub fn start(recorder: &'static Recorder) {
     extern "C" fn quick() {
         finish(ending::QUICK_EXIT, 0);
     }
-    STDERR.store(system::is_open(libc::STDERR_FILENO), Relaxed);
+    if let Some((device, inode)) = system::identity(libc::STDERR_FILENO) {
+        STDERR[0].store(device, Relaxed);
+        STDERR[1].store(inode, Relaxed);
+    }
     let _ = EXIT_NOW.get();
     let _ = EXIT_NOW_C.get();
     // Release: pairs with `capture`.
@@ -91,10 +94,15 @@ pub enum Why {
     End,
 }
 
+fn is_stderr_still() -> bool {
+    let at_start = (STDERR[0].load(Relaxed), STDERR[1].load(Relaxed));
+    system::identity(libc::STDERR_FILENO) == Some(at_start)
+}
+
 /// Prints the table on stderr, if one is wanted and there is a capture; without waiting for another thread that is at it, but for an ending.
 pub fn show(why: Why) {
     let rows = options::get().rows;
-    let Some((recorder, capture)) = own().filter(|_| rows > 0 && STDERR.load(Relaxed)) else {
+    let Some((recorder, capture)) = own().filter(|_| rows > 0 && is_stderr_still()) else {
         return;
     };
     let soon = || {

@@ -212,7 +212,13 @@ unsafe fn find_slowly<P: Primitive>(
 ) -> Option<(&'static Thread, &'static Entry)> {
     let thread = match tls::thread() {
         Some(thread) => thread,
-        None => record::enter()?,
+        None => match record::enter() {
+            Some(thread) => thread,
+            None => {
+                record::note_dropped();
+                return None;
+            }
+        },
     };
     let recorder = record::recorder()?;
     let entry = inside(thread, || {
