@@ -69,8 +69,10 @@ pub fn measure(recorder: &Recorder<Linux>, thread: &'static Thread) {
     let counted = time(pair);
     let timed = time(|| {
         entry.skip.store(1, Relaxed);
+        thread.skip.store(0, Relaxed);
         pair();
     });
+    thread.interval.store(1, Relaxed);
     let cost = &recorder.capture().header().cost;
     let note = |to: &AtomicU64, ps: u64| to.store(ps, Relaxed);
     note(&cost.native_ps, native);
