@@ -5,6 +5,7 @@
 //! and after), and per benchmark the program's JSON and its table as text. Nothing is judged here.
 
 pub mod machine;
+mod profiler;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -34,6 +35,12 @@ pub struct Options {
     /// Only every lock that the driver knows, judged and plotted: 11 minutes, and never part of the rest
     #[arg(long)]
     collection: bool,
+    /// Only what the profiler costs: bare locks and memcached, 10 minutes, and never part of the rest
+    #[arg(long)]
+    profiler: bool,
+    /// With --profiler: mutrace's library, to compare with
+    #[arg(long, value_name = "PATH", requires = "profiler")]
+    mutrace: Option<PathBuf>,
     /// Only memcached under load
     #[arg(long)]
     memcached: bool,
@@ -147,13 +154,14 @@ const COLLECTION: Bench = Bench {
 };
 
 impl Options {
-    /// Without a choice, all of them but the collection.
+    /// Without a choice, all of them but the collection and the profiler.
     fn wants(&self, chosen: bool) -> bool {
         let any = self.uncontended
             || self.contended
             || self.grid
             || self.memcached
             || self.callgrind
+            || self.profiler
             || self.collection;
         chosen || !any
     }
@@ -206,6 +214,9 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
     }
     if options.collection {
         good &= collection(project, &record, options, &lib)?;
+    }
+    if options.profiler {
+        good &= profiler::run(project, &record, options)?;
     }
     if options.wants(options.memcached) {
         good &= memcached(project, &record, options, &lib)?;

@@ -1,4 +1,4 @@
-//! Where libautolock.so is. Looks at the file system, and starts nothing.
+//! Where the preloads and the tool for them are. Looks at the file system, and starts nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,18 @@ use anyhow::Result;
 
 use crate::failure::missing;
 
-const LIBRARY: &str = "libautolock.so";
+/// The mutexes.
+pub const AUTOLOCK: &str = "libautolock.so";
+/// The profiler.
+pub const PROFILER: &str = "libpthread-mutex-profile.so";
+/// Reads what the profiler recorded.
+const TOOL: &str = "autolock";
 
-/// The library to preload, as an absolute path without links: the one given, or the one in the usual places.
-pub fn find(given: Option<&Path>) -> Result<PathBuf> {
+/// The library `name` to preload, as an absolute path without links: the one given, or the one in the usual places.
+pub fn find(name: &str, given: Option<&Path>) -> Result<PathBuf> {
     let candidates = match given {
         Some(path) => vec![path.to_path_buf()],
-        None => usual_places(),
+        None => usual_places("lib", name),
     };
     let found = candidates
         .iter()
@@ -23,7 +28,7 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
                 path.display()
             )),
             None => missing(format!(
-                "{LIBRARY} not found: run `cargo xtask dist`, or give its path with --lib"
+                "{name} not found: run `cargo xtask dist`, or give its path with --lib"
             )),
         })?;
     // The loader splits LD_PRELOAD at spaces and colons and knows no quoting.
@@ -36,18 +41,28 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     Ok(found)
 }
 
+/// `autolock`, built with the library: in the `bin` beside its `lib`, or in the usual places.
+pub fn tool(library: &Path) -> Result<PathBuf> {
+    let beside = library.parent().map(|lib| lib.join("../bin").join(TOOL));
+    beside
+        .into_iter()
+        .chain(usual_places("bin", TOOL))
+        .find_map(|path| path.canonicalize().ok().filter(|path| path.is_file()))
+        .ok_or_else(|| missing(format!("{TOOL} not found: run `cargo xtask dist`")))
+}
+
 /// `../lib` and `../dist/lib` beside this program (the installed and the cargo layout), then the
-/// workspace's `target/dist/lib` seen from the current folder.
-fn usual_places() -> Vec<PathBuf> {
+/// workspace's `target/dist/lib` seen from the current folder; the same of `bin`.
+fn usual_places(kind: &str, name: &str) -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(folder) = std::env::current_exe()
         .ok()
         .and_then(|exe| exe.parent().map(Path::to_path_buf))
     {
-        places.push(folder.join("../lib").join(LIBRARY));
-        places.push(folder.join("../dist/lib").join(LIBRARY));
+        places.push(folder.join("..").join(kind).join(name));
+        places.push(folder.join("../dist").join(kind).join(name));
     }
-    places.push(Path::new("target/dist/lib").join(LIBRARY));
+    places.push(Path::new("target/dist").join(kind).join(name));
     places
 }
 
@@ -57,7 +72,8 @@ mod tests {
 
     #[test]
     fn a_missing_library_is_said_in_one_line() {
-        let error = find(Some(Path::new("/nonexistent/libautolock.so"))).expect_err("no such file");
+        let error = find(AUTOLOCK, Some(Path::new("/nonexistent/libautolock.so")))
+            .expect_err("no such file");
         assert!(error.to_string().contains("cargo xtask dist"), "{error}");
         assert!(!error.to_string().contains('\n'));
     }

@@ -18,6 +18,10 @@ pub enum Lock {
     Autolock,
     /// libautolock.so with this `AUTOLOCK_ALGORITHM`.
     Algorithm(String),
+    /// glibc's, under libpthread-mutex-profile.so; with every hold timed if `full`.
+    Profiled {
+        full: bool,
+    },
 }
 
 /// What the library prints before each of its lines.
@@ -49,6 +53,8 @@ impl Lock {
             Self::Glibc => "glibc",
             Self::Autolock => "autolock",
             Self::Algorithm(name) => name,
+            Self::Profiled { full: false } => "profiled",
+            Self::Profiled { full: true } => "profiled-full",
         }
     }
 
@@ -57,6 +63,11 @@ impl Lock {
         for variable in ["LD_PRELOAD", "AUTOLOCK_STATS", "AUTOLOCK_ALGORITHM"] {
             command.env_remove(variable);
         }
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("AUTOLOCK_PROFILE") {
+                command.env_remove(variable);
+            }
+        }
         if let (Some(library), false) = (library, *self == Self::Glibc) {
             command.env("LD_PRELOAD", library);
         }
@@ -64,6 +75,9 @@ impl Lock {
             command.env("AUTOLOCK_ALGORITHM", name);
             // Without it there is no proof. It counts nothing on these locks' paths.
             command.env("AUTOLOCK_STATS", "1");
+        }
+        if let Self::Profiled { full: true } = self {
+            command.env("AUTOLOCK_PROFILE", "full");
         }
     }
 
@@ -78,10 +92,11 @@ impl Lock {
         };
         let (counts, chosen) = (line_of("acquired="), line_of("algorithm="));
         match (self, counts, chosen) {
-            (Self::Glibc, None, None) => Ok(None),
-            (Self::Glibc, Some(line), _) | (Self::Glibc, _, Some(line)) => {
-                Err(format!("the library was at work under glibc's run: {line}"))
-            }
+            (Self::Glibc | Self::Profiled { .. }, None, None) => Ok(None),
+            (Self::Glibc | Self::Profiled { .. }, line, other) => Err(format!(
+                "the library was at work under glibc's run: {}",
+                line.or(other).map_or("", String::as_str)
+            )),
             (_, None, _) => Err("the library printed no statistics".to_string()),
             (Self::Autolock, Some(line), None) => Ok(Some(line.clone())),
             (Self::Autolock, _, Some(line)) => Err(format!("not the default algorithm: {line}")),

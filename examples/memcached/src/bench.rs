@@ -4,6 +4,7 @@
 use crate::cli::Options;
 use crate::generator::{Generator, Load};
 use crate::machine::Machine;
+use crate::profile::{self, Captures, Profile};
 use crate::proof::{self, Proof};
 use crate::report::{self, Report};
 use crate::server::{self, Served, Server, Setup, Shutdown};
@@ -40,18 +41,26 @@ pub struct Run {
     pub wrong_values: u64,
     pub first_fault: Option<String>,
     pub shutdown: Shutdown,
+    /// What it wrote to stderr.
+    #[serde(skip)]
+    pub said: String,
     /// Of a chosen algorithm: the library's line at this memcached's exit that shows it. autolock has its proof once, in a run of
     /// its own ([`proof`]), for its measured runs keep no statistics.
     pub proof: Option<String>,
     /// What speaks against that this memcached ran on its lock.
     pub unproved: Option<String>,
+    /// Under the profiler: what it recorded.
+    pub profile: Option<Profile>,
 }
 
 /// Runs everything that `options` ask for and prints the comparison; gives what went wrong, a line each.
 pub fn run(options: &Options) -> Result<Vec<String>> {
     server::program()?;
     let screen = Screen::new(PROGRAM);
-    let locks = Lock::list(options.lib.is_some(), &options.algorithms);
+    let locks = match &options.profiling {
+        None => Lock::list(options.lib.is_some(), &options.algorithms),
+        Some(profiling) => profile::locks(profiling.full),
+    };
     if let Some(library) = &options.lib {
         for lock in &locks {
             lock.check(library)?;
@@ -62,6 +71,8 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
     })?;
 
     let proof = match &options.lib {
+        // The captures are the proof.
+        Some(_) if options.profiling.is_some() => None,
         Some(library) => {
             screen.step("checking that memcached's mutex calls reach the library");
             Some(proof::establish(
@@ -126,16 +137,26 @@ fn measure(
                     options.rounds
                 );
                 screen.step(&what);
+                let captures = Captures::of(options, lock, threads, round)?;
+                let environment = captures.iter().map(Captures::variable);
                 let server = Server::start(&Setup {
                     threads,
                     lock,
                     library: options.lib.as_deref(),
-                    environment: Vec::new(),
+                    environment: environment.collect(),
                 })
                 .with_context(|| what.clone())?;
                 version = server.version()?;
-                let run = measure_one(server, options, generator, round, threads, lock)
+                let mut run = measure_one(server, options, generator, round, threads, lock)
                     .with_context(|| what.clone())?;
+                if let (Some(captures), Some(profiling)) = (captures, &options.profiling) {
+                    screen.step(&format!("{what}: reading what was recorded"));
+                    let profile = captures
+                        .examine(&profiling.tool, lock, &run)
+                        .with_context(|| what.clone())?;
+                    screen.note(&format!("{what}: {profile}"));
+                    run.profile = Some(profile);
+                }
                 if let Some(line) = &run.proof {
                     screen.note(line);
                 }
@@ -170,16 +191,23 @@ fn measure_one(
     .and_then(|verified| server.check_workers().map(|()| verified))
     .map_err(|error| server.explain(error))?;
     let served = server.served()?;
-    let (shutdown, said) = server.stop()?;
+    let signal = match lock {
+        // As at a terminal.
+        Lock::Profiled { .. } => libc::SIGINT,
+        _ => libc::SIGTERM,
+    };
+    let (shutdown, said) = server.stop(signal)?;
     let proof = match lock {
         Lock::Algorithm(_) => lock.proof(&said),
-        Lock::Glibc | Lock::Autolock => Ok(None),
+        Lock::Glibc | Lock::Autolock | Lock::Profiled { .. } => Ok(None),
     };
     Ok(Run {
         threads,
         round,
         unproved: proof.as_ref().err().cloned(),
         proof: proof.ok().flatten(),
+        profile: None,
+        said,
         lock: lock.clone(),
         load: load.context("the load generator did not run")?,
         latency: report::Quantiles::of(&verified.latencies),
@@ -243,6 +271,9 @@ fn problems(runs: &[Run], proof: Option<&Proof>) -> Vec<String> {
                 "the load generator read {} wrong values ({place})",
                 run.load.verify_failed
             ));
+        }
+        for problem in run.profile.iter().flat_map(|profile| &profile.problems) {
+            problems.push(format!("{problem} ({place})"));
         }
         if let Some(problem) = &run.unproved {
             problems.push(format!("{problem} ({place})"));

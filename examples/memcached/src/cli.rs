@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Parser, Debug)]
 #[command(version)]
 struct RawOptions {
-    /// libautolock.so to preload [default: ../lib beside this program, then target/dist/lib]
+    /// libautolock.so to preload, with --profile libpthread-mutex-profile.so [default: ../lib beside this program, then target/dist/lib]
     #[arg(long, value_name = "PATH")]
     lib: Option<PathBuf>,
 
@@ -54,6 +54,18 @@ struct RawOptions {
     #[arg(long, conflicts_with = "lib")]
     glibc_only: bool,
 
+    /// Run it on glibc's mutex with and without the lock profiler, and check what that records
+    #[arg(long, conflicts_with_all = ["glibc_only", "algorithm"])]
+    profile: bool,
+
+    /// With --profile: also with every hold timed
+    #[arg(long, requires = "profile")]
+    full: bool,
+
+    /// With --profile: where captures and their reports are kept; thrown away otherwise
+    #[arg(long, value_name = "DIR", requires = "profile")]
+    keep: Option<PathBuf>,
+
     /// Write every measurement to FILE as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -80,6 +92,19 @@ pub struct Options {
     pub connections: u16,
     pub generator: Choice,
     pub json: Option<PathBuf>,
+    /// With `--profile`.
+    pub profiling: Option<Profiling>,
+}
+
+/// How the lock profiler is tried out.
+#[derive(Debug)]
+pub struct Profiling {
+    /// `autolock`, which reads captures.
+    pub tool: PathBuf,
+    /// Also with every hold timed.
+    pub full: bool,
+    /// Where captures are kept.
+    pub keep: Option<PathBuf>,
 }
 
 /// What `clap` has accepted, before defaults and the library are looked up.
@@ -99,7 +124,20 @@ impl Parsed {
         let lib = if raw.glibc_only {
             None
         } else {
-            Some(library::find(raw.lib.as_deref())?)
+            let name = if raw.profile {
+                library::PROFILER
+            } else {
+                library::AUTOLOCK
+            };
+            Some(library::find(name, raw.lib.as_deref())?)
+        };
+        let profiling = match &lib {
+            Some(library) if raw.profile => Some(Profiling {
+                tool: library::tool(library)?,
+                full: raw.full,
+                keep: raw.keep,
+            }),
+            _ => None,
         };
         let (threads, duration, rounds) = if raw.quick {
             (vec![4], Duration::from_secs(2), 1)
@@ -115,6 +153,7 @@ impl Parsed {
             connections: raw.connections,
             generator: raw.generator,
             json: raw.json,
+            profiling,
         })
     }
 }

@@ -10,6 +10,7 @@
 //! - [`generator`]: memaslap or memcslap, and the figures they print.
 //! - [`memaslap`]: how memaslap is fetched, built and cached.
 //! - [`proof`]: evidence that memcached's mutex calls reach our library.
+//! - [`profile`]: what the lock profiler recorded, against what is known.
 //! - [`bench`]: the interleaved rounds.
 //! - [`report`]: the table and the JSON file.
 
@@ -20,6 +21,7 @@ mod cli;
 mod client;
 mod generator;
 mod memaslap;
+mod profile;
 mod proof;
 mod report;
 mod server;

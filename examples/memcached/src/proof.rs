@@ -72,7 +72,7 @@ pub fn establish(
     })
     .and_then(|verified| server.check_workers().map(|()| verified))
     .map_err(|error| server.explain(error))?;
-    let (shutdown, said) = server.stop()?;
+    let (shutdown, said) = server.stop(libc::SIGTERM)?;
 
     let text = std::fs::read(&log).map_err(|error| {
         missing(format!("the dynamic linker wrote no LD_DEBUG=bindings output ({error}): this check needs glibc's loader"))

@@ -242,8 +242,10 @@ pub mod tests {
             wrong_values: 0,
             first_fault: None,
             shutdown: Shutdown::Clean,
+            said: String::new(),
             proof: None,
             unproved: None,
+            profile: None,
         }
     }
 

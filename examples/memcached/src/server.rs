@@ -40,7 +40,7 @@ pub struct Setup<'a> {
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shutdown {
-    /// Exit status 0 in answer to SIGTERM.
+    /// Exit status 0 in answer to SIGTERM or SIGINT.
     Clean,
     /// Another end; the text says which.
     Unclean(String),
@@ -239,14 +239,14 @@ impl Server {
         Ok(crate::proof::maps_name(&maps, library))
     }
 
-    /// Sends SIGTERM, waits for the end and gives it with what memcached wrote to stderr.
-    pub fn stop(mut self) -> Result<(Shutdown, String)> {
+    /// Sends SIGTERM or SIGINT, waits for the end and gives it with what memcached wrote to stderr.
+    pub fn stop(mut self, signal: libc::c_int) -> Result<(Shutdown, String)> {
         let pid = libc::pid_t::try_from(self.pid()).context("a process id out of range")?;
         // SAFETY: kill takes no pointers. The process is our child and has not been reaped (only
         // `wait_until` below and `Guarded` do that), so the id cannot belong to another process.
-        if unsafe { libc::kill(pid, libc::SIGTERM) } != 0 {
+        if unsafe { libc::kill(pid, signal) } != 0 {
             return Err(std::io::Error::last_os_error())
-                .context("cannot send SIGTERM to memcached");
+                .context("cannot send a signal to memcached");
         }
         let status = wait_until(&mut self.process.0, Instant::now() + STOP_LIMIT)?;
         let said = std::fs::read(&self.stderr).unwrap_or_default();
@@ -257,11 +257,11 @@ impl Server {
     }
 }
 
-/// memcached answers SIGTERM by joining its threads and leaving `main` with status 0.
+/// memcached answers SIGTERM and SIGINT by joining its threads and leaving `main` with status 0.
 fn classify(status: Option<ExitStatus>) -> Shutdown {
     match status {
         None => Shutdown::Unclean(format!(
-            "still running {} s after SIGTERM, killed",
+            "still running {} s after the signal to end, killed",
             STOP_LIMIT.as_secs()
         )),
         Some(status) if status.success() => Shutdown::Clean,

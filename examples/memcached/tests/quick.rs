@@ -95,6 +95,53 @@ fn each_algorithm_is_proved_and_an_unknown_one_lists_those_that_there_are() {
 }
 
 #[test]
+fn what_the_profiler_records_agrees_with_what_is_known_and_with_itself() {
+    let Some(library) = std::env::var_os("AUTOLOCK_LIB").map(PathBuf::from) else {
+        let reason = "AUTOLOCK_LIB does not name libautolock.so";
+        assert!(std::env::var_os("CI").is_none(), "{reason}");
+        eprintln!("SKIPPED: {reason}");
+        return;
+    };
+    if !tools_are_here() {
+        return;
+    }
+    // Laid out with it.
+    let library = library.with_file_name("libpthread-mutex-profile.so");
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("report.json").display().to_string();
+    let keep = folder.path().join("kept").display().to_string();
+    let library = library.display().to_string();
+    let output = run(&[
+        "--profile",
+        "--full",
+        "--lib",
+        &library,
+        "--json",
+        &json,
+        "--keep",
+        &keep,
+    ]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let text = std::fs::read_to_string(&json).expect("the report");
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    let runs = report["runs"].as_array().expect("runs");
+    let locks: Vec<_> = runs.iter().filter_map(|run| run["lock"].as_str()).collect();
+    assert_eq!(locks, ["glibc", "profiled", "profiled-full"]);
+    assert!(runs[0]["profile"].is_null());
+    for run in &runs[1..] {
+        assert_eq!(run["shutdown"], "clean");
+        let problems = &run["profile"]["problems"];
+        assert!(problems.as_array().is_some_and(Vec::is_empty), "{run}");
+        let page = format!(
+            "{}-2-threads-round-1/report/index.html",
+            run["lock"].as_str().expect("a name")
+        );
+        assert!(Path::new(&keep).join(page).is_file());
+    }
+}
+
+#[test]
 fn a_library_that_takes_no_mutex_call_is_found_out() {
     if !tools_are_here() {
         return;

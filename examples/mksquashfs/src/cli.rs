@@ -84,7 +84,7 @@ impl Raw {
         Ok(Options {
             lib: match self.glibc_only {
                 true => None,
-                false => Some(library::find(self.lib.as_deref())?),
+                false => Some(library::find(library::AUTOLOCK, self.lib.as_deref())?),
             },
             algorithms: self.algorithm,
             processors: self.processors,

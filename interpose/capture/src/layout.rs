@@ -330,7 +330,7 @@ pub struct Lock {
     pub histograms: [AtomicU32; 3],
     /// Next destroyed lock of the same first use.
     pub next_free: AtomicU32,
-    /// How many locks this has been, one after the other or, where there was no more room, at a time.
+    /// How many locks this has been, one after the other. Not those for which it stands where there was no more room.
     pub incarnations: AtomicU32,
     /// Who holds it, as far as the lock itself does not say (readers, spin locks): a [`Thread`]'s index. A hint, kept while it is hot.
     pub holder: AtomicU32,

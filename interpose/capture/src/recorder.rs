@@ -59,15 +59,17 @@ pub struct NewModule<'a> {
     pub build_id: &'a [u8],
 }
 
-/// A share of the capture's memory, in quarters, up to which something may be added.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A share of the capture's memory, in sixteenths, up to which something may be added: the less can be done without it, the more.
+#[derive(Clone, Copy)]
 enum Room {
-    /// What can be done without: a lock's own histogram where its first use's would do.
-    Half = 2,
-    /// Locks: those beyond share one of the same first use.
-    ThreeQuarters = 3,
-    /// Everything that is lost otherwise.
-    All = 4,
+    /// A lock's own histograms, where its first use's would do.
+    Histograms = 6,
+    /// Locks of their own, where another one of the same first use would do; rows of histograms.
+    Locks = 12,
+    /// What is lost otherwise: stacks, sites, modules, the first lock of a first use.
+    Rest = 15,
+    /// Threads: without its place nothing that a thread does is seen.
+    Threads = 16,
 }
 
 /// Chunks of the header.
@@ -178,7 +180,7 @@ impl<S: System> Recorder<S> {
     /// Whether chunks can be taken up to this share. By the thread that adds.
     fn has_room(&self, room: Room) -> bool {
         let used = u64::from(self.header().chunks_used.load(Relaxed));
-        used * 4 < u64::from(self.capture.capacity()) * room as u64
+        used * 16 < u64::from(self.capture.capacity()) * room as u64
     }
 
     /// A new chunk. By the thread that adds.
@@ -243,7 +245,7 @@ impl<S: System> Recorder<S> {
                     if let Some(index) = find() {
                         return Some(index);
                     }
-                    let index = self.reserve::<Module>(1, Room::All)?;
+                    let index = self.reserve::<Module>(1, Room::Rest)?;
                     let module = self.capture.place::<Module>(index)?;
                     module.base.store(new.base, Relaxed);
                     module.start.store(new.start, Relaxed);
@@ -277,8 +279,8 @@ impl<S: System> Recorder<S> {
                     if let Some(found) = self.find_stack(bucket, hash, frames) {
                         return Some(found);
                     }
-                    let index = self.reserve::<Stack>(1, Room::All)?;
-                    let first = self.reserve::<AtomicU64>(frames.len() as u32, Room::All)?;
+                    let index = self.reserve::<Stack>(1, Room::Rest)?;
+                    let first = self.reserve::<AtomicU64>(frames.len() as u32, Room::Rest)?;
                     for (at, frame) in (first..).zip(frames) {
                         self.capture.place::<AtomicU64>(at)?.store(*frame, Relaxed);
                     }
@@ -361,20 +363,21 @@ impl<S: System> Recorder<S> {
                 return self.revive(index);
             }
             let stack = self.capture.get::<Stack>(first_use);
-            if let Some(stack) = stack.filter(|_| place == 0) {
-                if let Some(index) = self.take_destroyed(stack, kind) {
+            if let Some(stack) = stack {
+                if place == 0
+                    && let Some(index) = self.take_destroyed(stack, kind)
+                {
                     self.move_lock(index, key)?;
                     return self.revive(index);
                 }
-                if !self.has_room(Room::ThreeQuarters)
+                if !self.has_room(Room::Locks)
                     && let Some(lock) = self.capture.get::<Lock>(stack.shared_lock.load(Relaxed))
                     && lock.kind.load(Relaxed) == kind
                 {
-                    lock.incarnations.fetch_add(1, Relaxed);
                     return Some(stack.shared_lock.load(Relaxed));
                 }
             }
-            let index = self.reserve::<Lock>(1, Room::All)?;
+            let index = self.reserve::<Lock>(1, Room::Rest)?;
             let lock = self.capture.place::<Lock>(index)?;
             let bucket = self.lock_bucket(key)?;
             lock.key.store(key, Relaxed);
@@ -387,7 +390,7 @@ impl<S: System> Recorder<S> {
             lock.next.store(bucket.load(Relaxed), Relaxed);
             self.publish_item::<Lock>(index);
             bucket.store(index, Release);
-            if let Some(stack) = stack.filter(|_| place == 0) {
+            if let Some(stack) = stack {
                 stack.shared_lock.store(index, Relaxed);
             }
             Some(index)
@@ -478,7 +481,7 @@ impl<S: System> Recorder<S> {
                 self.find_site(bucket, same).or_else(|| {
                     self.adding(tid, || {
                         self.find_site(bucket, same).or_else(|| {
-                            let index = self.reserve::<Site>(1, Room::All)?;
+                            let index = self.reserve::<Site>(1, Room::Rest)?;
                             let site = self.capture.place::<Site>(index)?;
                             site.lock.store(lock, Relaxed);
                             site.kind.store(kind, Relaxed);
@@ -534,18 +537,16 @@ impl<S: System> Recorder<S> {
         let mut histogram = own.load(Acquire);
         if histogram == 0 {
             let stack = self.capture.get::<Stack>(lock.first_use.load(Relaxed));
-            let shared = stack
-                .filter(|_| lock.place.load(Relaxed) == 0)
-                .and_then(|stack| stack.histograms.get(which));
+            let shared = stack.and_then(|stack| stack.histograms.get(which));
             histogram = shared.map_or(0, |shared| shared.load(Acquire));
             if histogram == 0 {
                 histogram = self.adding(tid, || {
-                    let (to, room) = match shared {
-                        Some(shared) if !self.has_room(Room::Half) => (shared, Room::All),
-                        _ => (own, Room::All),
+                    let to = match shared {
+                        Some(shared) if !self.has_room(Room::Histograms) => shared,
+                        _ => own,
                     };
                     if to.load(Relaxed) == 0 {
-                        let index = self.reserve::<Histogram>(1, room)?;
+                        let index = self.reserve::<Histogram>(1, Room::Locks)?;
                         self.publish_item::<Histogram>(index);
                         to.store(index, Release);
                     }
@@ -559,7 +560,7 @@ impl<S: System> Recorder<S> {
         if index == 0 {
             index = self.adding(tid, || {
                 if link.load(Relaxed) == 0 {
-                    let index = self.reserve::<Row>(1, Room::All)?;
+                    let index = self.reserve::<Row>(1, Room::Locks)?;
                     self.publish_item::<Row>(index);
                     link.store(index, Release);
                 }
@@ -584,7 +585,7 @@ impl<S: System> Recorder<S> {
                 thread.tid.store(tid, Relaxed);
                 return Some(thread);
             }
-            let index = self.reserve::<Thread>(1, Room::ThreeQuarters)?;
+            let index = self.reserve::<Thread>(1, Room::Threads)?;
             let thread = self.capture.place::<Thread>(index)?;
             thread.index.store(index, Relaxed);
             thread.tid.store(tid, Relaxed);

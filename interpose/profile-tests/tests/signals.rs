@@ -126,7 +126,12 @@ fn agrees(finished: &Finished, page: Option<&Page>) {
     if finished.reports.is_empty() && begun(Some(page)) <= 4 {
         // Of what was not begun the tool says so.
         let words = finished.unreadable.iter();
-        assert_eq!(words.filter(|words| !words.contains("no capture was begun")).count(), 0);
+        assert_eq!(
+            words
+                .filter(|words| !words.contains("no capture was begun"))
+                .count(),
+            0
+        );
         return;
     }
     let report = finished.report();

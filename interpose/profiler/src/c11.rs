@@ -5,10 +5,10 @@ use core::ffi::c_int;
 use libc::{EBUSY, EINVAL, ETIMEDOUT, timespec};
 
 use crate::{
-    core::{self as recording, Caller},
     mutex::{Mutex, Object},
     real::call,
     record,
+    recording::{self, Caller},
 };
 
 // <threads.h>.

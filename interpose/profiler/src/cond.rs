@@ -11,9 +11,9 @@ use core::ffi::{c_int, c_void};
 use libc::ETIMEDOUT;
 
 use crate::{
-    core::{self as recording, Caller},
     mutex::Mutex,
     real,
+    recording::{self, Caller},
 };
 
 /// What a wait function needs to know before it waits, in the two registers that the C ABI returns such a structure in.
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn begin(which: u32, mutex: *mut c_void) -> Begun {
         next = missing as *mut c_void;
     }
     // SAFETY: the caller's contract.
-    let start_ns = unsafe { recording::wait_begins::<Mutex>(mutex.expose_provenance()) };
+    let start_ns = unsafe { recording::waits::begin::<Mutex>(mutex.expose_provenance()) };
     Begun { start_ns, next }
 }
 
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn end(
         stack_pointer,
     };
     // SAFETY: the caller's contract.
-    unsafe { recording::wait_ended::<Mutex>(mutex.expose_provenance(), caller, start_ns, error) };
+    unsafe { recording::waits::end::<Mutex>(mutex.expose_provenance(), caller, start_ns, error) };
     result
 }
 

@@ -10,7 +10,7 @@
 use core::ffi::c_int;
 use core::fmt::Write as _;
 use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU64,
+    AtomicPtr, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -38,8 +38,8 @@ pub struct Recorder {
 }
 
 static RECORDER: AtomicPtr<Recorder> = AtomicPtr::new(core::ptr::null_mut());
-/// Whether stderr was open at the start. A number 2 that came later is another file, which is not ours to write to.
-static STDERR: AtomicBool = AtomicBool::new(false);
+/// What stderr was at the start: device and inode. Where descriptor 2 is something else by now, it may be a file of the program's, which is not ours to write to.
+static STDERR: [AtomicU64; 2] = [const { AtomicU64::new(u64::MAX) }; 2];
 /// When a signal's table was printed last (CLOCK_MONOTONIC); 0: never.
 static SIGNALLED_NS: AtomicU64 = AtomicU64::new(0);
 
@@ -59,7 +59,10 @@ pub fn start(recorder: &'static Recorder) {
     extern "C" fn quick() {
         finish(ending::QUICK_EXIT, 0);
     }
-    STDERR.store(system::is_open(libc::STDERR_FILENO), Relaxed);
+    if let Some((device, inode)) = system::identity(libc::STDERR_FILENO) {
+        STDERR[0].store(device, Relaxed);
+        STDERR[1].store(inode, Relaxed);
+    }
     let _ = EXIT_NOW.get();
     let _ = EXIT_NOW_C.get();
     // Release: pairs with `capture`.
@@ -91,10 +94,15 @@ pub enum Why {
     End,
 }
 
+fn is_stderr_still() -> bool {
+    let at_start = (STDERR[0].load(Relaxed), STDERR[1].load(Relaxed));
+    system::identity(libc::STDERR_FILENO) == Some(at_start)
+}
+
 /// Prints the table on stderr, if one is wanted and there is a capture; without waiting for another thread that is at it, but for an ending.
 pub fn show(why: Why) {
     let rows = options::get().rows;
-    let Some((recorder, capture)) = own().filter(|_| rows > 0 && STDERR.load(Relaxed)) else {
+    let Some((recorder, capture)) = own().filter(|_| rows > 0 && is_stderr_still()) else {
         return;
     };
     let soon = || {
@@ -136,6 +144,7 @@ pub(crate) fn let_finish() {
 }
 
 /// One line instead of the table: it was there a moment ago.
+#[inline(never)]
 fn again(file: FilePath) {
     let mut path = [0; 256];
     let most = path.len();
@@ -236,5 +245,81 @@ fn last_resort(status: c_int) -> ! {
     loop {
         // SAFETY: a number; does not return.
         unsafe { system::call(libc::SYS_exit_group, [status as usize, 0, 0, 0, 0, 0]) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::table::synthetic;
+
+    fn made() -> Option<Capture> {
+        static MADE: OnceLock<Capture> = OnceLock::new();
+        Some(*MADE.get_or_init(synthetic::capture))
+    }
+
+    static SYNTHETIC: Recorder = Recorder {
+        capture: made,
+        now_ns: system::monotonic_ns,
+        file: |_| b"",
+    };
+
+    /// Runs something in a child of `fork` or of a raw clone that shares the memory, as one of `vfork` does.
+    fn in_child(shares_memory: bool, child: extern "C" fn(*mut libc::c_void) -> c_int) -> c_int {
+        let mut stack = vec![0u128; 1 << 14];
+        let flags = if shares_memory {
+            libc::CLONE_VM | libc::CLONE_VFORK
+        } else {
+            0
+        };
+        let top = stack.as_mut_ptr_range().end.cast();
+        // SAFETY: a stack of its own that stays until the child has ended; the child makes system calls only.
+        let pid = unsafe { libc::clone(child, top, flags | libc::SIGCHLD, core::ptr::null_mut()) };
+        assert!(pid > 0);
+        let mut status = 0;
+        // SAFETY: our child, and room for its status.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        assert!(libc::WIFEXITED(status));
+        libc::WEXITSTATUS(status)
+    }
+
+    #[test]
+    fn the_first_end_counts_and_only_the_captures_own_process_notes_it() {
+        extern "C" fn ends(_: *mut libc::c_void) -> c_int {
+            note_signal(libc::SIGTERM);
+            survived();
+            // SAFETY: ends the child.
+            unsafe { exit_now(7) }
+        }
+        start(&SYNTHETIC);
+        let capture = made().expect("made");
+        let header = capture.header();
+        let seen = || {
+            (
+                header.ending.load(Relaxed),
+                header.ending_detail.load(Relaxed),
+                header.ended_ns.load(Relaxed) != 0,
+            )
+        };
+        assert_eq!(in_child(true, ends), 7);
+        assert_eq!(in_child(false, ends), 7);
+        assert_eq!(seen(), (ending::NONE, 0, false));
+
+        note_signal(libc::SIGINT);
+        assert_eq!(seen(), (ending::SIGNAL, libc::SIGINT as u32, true));
+        assert!(has_ended());
+        survived();
+        assert_eq!(seen(), (ending::NONE, 0, false));
+        assert!(note(ending::EXIT, 0));
+        assert!(!note(ending::UNDERSCORE_EXIT, 3));
+        survived();
+        assert_eq!(seen(), (ending::EXIT, 0, true));
+        // As if it were another process's.
+        header.pid.fetch_add(1, Relaxed);
+        assert!(!has_ended());
+        header.ending.store(ending::NONE, Relaxed);
+        assert!(!note(ending::EXIT, 0));
     }
 }

@@ -46,8 +46,22 @@ pub fn forget() {
 /// Files of one name that are tried: a program that became another one keeps its process id, and ids come round again.
 const TRIES: u32 = 10_000;
 
+/// Whether the process may make files of this size: a larger one would be SIGXFSZ.
+fn is_allowed(bytes: usize) -> bool {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a valid pointer.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    failed != 0 || limit.rlim_cur >= bytes as u64
+}
+
 /// Makes the file that the options name, or one of the same name in `/tmp`.
 pub fn create(bytes: usize) -> Place {
+    if !is_allowed(bytes) {
+        return Place::Memory;
+    }
     let pattern = &options::get().file;
     let pid = system::pid();
     create_as(bytes, |suffix| pattern.expand(pid, suffix))

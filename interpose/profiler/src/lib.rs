@@ -1,6 +1,6 @@
 //! The profiler under pthread's locks: what is interposed, what is recorded, when it is shown.
 //!
-//! - [`core`]: what is recorded at an acquisition and a release, for every kind of lock; [`mutex`], [`c11`], [`rwlock`], [`spin`], [`cond`]: the kinds.
+//! - [`recording`]: what is recorded at an acquisition and a release, for every kind of lock; [`mutex`], [`c11`], [`rwlock`], [`spin`], [`cond`]: the kinds.
 //! - [`record`]: the life of the process's capture; [`file`](mod@file): where it is; [`tls`]: the thread's place in it; [`cost`]: what it costs.
 //! - [`unwind`], [`modules`], [`cache`]: call stacks.
 //! - [`signals`], [`ending`], [`interval`]: when the table is shown; [`table`]: the table on stderr; [`text`]: its text; [`process`]: whether it is ours to print.
@@ -17,7 +17,6 @@ pub mod c11;
 pub mod cache;
 pub mod clock;
 pub mod cond;
-pub mod core;
 pub mod cost;
 pub mod ending;
 pub mod file;
@@ -28,6 +27,7 @@ pub mod options;
 pub mod process;
 pub mod real;
 pub mod record;
+pub mod recording;
 pub mod rwlock;
 pub mod signals;
 pub mod spin;
@@ -71,6 +71,6 @@ fn is_algorithm_chosen() -> bool {
         return false;
     }
     // SAFETY: a NUL-terminated string.
-    let value = unsafe { ::core::ffi::CStr::from_ptr(value) };
+    let value = unsafe { core::ffi::CStr::from_ptr(value) };
     !matches!(value.to_bytes(), b"" | b"autolock")
 }

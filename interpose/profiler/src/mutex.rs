@@ -6,7 +6,7 @@ use autolock_abi::{Mutex as Mirror, kind as abi, sync::Ordering::Relaxed};
 use autolock_capture::layout::kind;
 use libc::{clockid_t, pthread_mutexattr_t, timespec};
 
-use crate::core::Primitive;
+use crate::recording::Primitive;
 
 /// A mutex of any kind.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Mutex;
 #[inline(always)]
 unsafe fn mirror<'a>(object: usize) -> &'a Mirror {
     // SAFETY: same size and layout (asserted in `autolock_abi`); all fields are atomics.
-    unsafe { &*::core::ptr::with_exposed_provenance::<Mirror>(object) }
+    unsafe { &*core::ptr::with_exposed_provenance::<Mirror>(object) }
 }
 
 impl Primitive for Mutex {
@@ -25,6 +25,14 @@ impl Primitive for Mutex {
     unsafe fn is_busy(object: usize) -> bool {
         // SAFETY: the caller's contract. Every kind's word is 0 when it is free.
         unsafe { mirror(object) }.word.load(Relaxed) != 0
+    }
+
+    /// Not a robust one: glibc's try leaves the word of one that is not recoverable locked (seen in 2.36), where its lock frees it again.
+    #[inline(always)]
+    unsafe fn may_try(object: usize) -> bool {
+        const ROBUST: u32 = 0x10; // PTHREAD_MUTEX_ROBUST_NORMAL_NP
+        // SAFETY: the caller's contract.
+        unsafe { mirror(object) }.kind.load(Relaxed) & ROBUST == 0
     }
 
     unsafe fn kind(object: usize) -> u32 {
@@ -75,9 +83,9 @@ macro_rules! acquire {
                 }
             )?
             let try_real = || $crate::real::call!($try, fn(Object), object);
-            let caller = $crate::core::Caller { address: caller, stack_pointer };
+            let caller = $crate::recording::Caller { address: caller, stack_pointer };
             // SAFETY: the caller's contract.
-            unsafe { $crate::core::lock::<$kind>(object.expose_provenance(), caller, try_real, real) }
+            unsafe { $crate::recording::lock::<$kind>(object.expose_provenance(), caller, try_real, real) }
         }
     };
 }
@@ -92,9 +100,9 @@ macro_rules! attempt {
         /// - As its namesake; the last two arguments are those of a call.
         pub unsafe extern "C" fn $name(object: *mut $crate::mutex::Object, caller: usize, stack_pointer: usize) -> core::ffi::c_int {
             let real = || $crate::real::call!($next, fn(*mut $crate::mutex::Object), object);
-            let caller = $crate::core::Caller { address: caller, stack_pointer };
+            let caller = $crate::recording::Caller { address: caller, stack_pointer };
             // SAFETY: the caller's contract.
-            unsafe { $crate::core::trylock::<$kind>(object.expose_provenance(), caller, real) }
+            unsafe { $crate::recording::trylock::<$kind>(object.expose_provenance(), caller, real) }
         }
     };
 }
@@ -111,7 +119,7 @@ macro_rules! release {
         pub unsafe fn $name(object: *mut $crate::mutex::Object) -> core::ffi::c_int {
             let real = || $crate::real::call!($next, fn(*mut $crate::mutex::Object), object);
             // SAFETY: the caller's contract.
-            unsafe { $crate::core::unlock::<$kind>(object.expose_provenance(), real) }
+            unsafe { $crate::recording::unlock::<$kind>(object.expose_provenance(), real) }
         }
     };
 }

@@ -28,6 +28,7 @@ pub const ACTIONS: usize = 0;
 pub const TABLE: usize = 1;
 
 /// A lock between threads, for short sections with signals blocked.
+#[derive(Debug)]
 struct Lock {
     /// 0, or the holder's thread id; with [`WAITED`] if somebody sleeps.
     word: AtomicU32,
@@ -102,9 +103,9 @@ pub fn owns_memory() -> bool {
 /// A lock that is held. All signals are blocked in this thread meanwhile.
 #[derive(Debug)]
 pub struct Held {
-    lock: usize,
+    lock: &'static Lock,
     // Dropped after `drop` has released: a handler must not find the lock held by its own thread.
-    signals: system::Blocked,
+    _signals: system::Blocked,
 }
 
 impl Held {
@@ -122,14 +123,18 @@ impl Held {
     #[must_use]
     pub fn within(lock: usize, patience_ns: u64) -> Option<Self> {
         let signals = system::Blocked::all();
-        let word = &page().locks.get(lock)?.word;
+        let lock = page().locks.get(lock)?;
+        let word = &lock.word;
         let me = system::tid();
         let mut until = None;
         let mut mine = me;
         loop {
             // Acquire: pairs with `drop`'s release.
             let Err(holder) = word.compare_exchange(0, mine, Acquire, Relaxed) else {
-                return Some(Self { lock, signals });
+                return Some(Self {
+                    lock,
+                    _signals: signals,
+                });
             };
             let now = system::monotonic_ns();
             let end = *until.get_or_insert(now.saturating_add(patience_ns));
@@ -147,34 +152,27 @@ impl Held {
             }
         }
     }
-
-    /// The mask that was blocked over, to be added to.
-    pub const fn signals(&mut self) -> &mut system::Blocked {
-        &mut self.signals
-    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let Some(lock) = page().locks.get(self.lock) else {
-            return;
-        };
         // Release: pairs with `within`'s acquire.
-        if lock.word.swap(0, Release) & WAITED != 0 {
-            system::futex_wake(&lock.word);
+        if self.lock.word.swap(0, Release) & WAITED != 0 {
+            system::futex_wake(&self.lock.word);
         }
     }
+}
+
+/// Once for all tests of this crate, whichever is the first.
+#[cfg(test)]
+pub(crate) fn started() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(start);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Started once for all tests of this crate.
-    pub(crate) fn started() {
-        static ONCE: std::sync::Once = std::sync::Once::new();
-        ONCE.call_once(start);
-    }
 
     /// Runs something in a child made by a raw clone(2), and returns its exit status.
     fn in_child(flags: i32, child: fn() -> i32) -> i32 {

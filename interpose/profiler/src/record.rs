@@ -186,6 +186,14 @@ pub fn enter() -> Option<&'static Thread> {
     thread
 }
 
+/// An operation of a thread that has no place. In a full capture there may be many of them: one shared counter is what that costs.
+pub(crate) fn note_dropped() {
+    if let Some(recorder) = recorder() {
+        let dropped = &recorder.capture().header().dropped.operations;
+        dropped.fetch_add(1, Relaxed);
+    }
+}
+
 /// The lock of an entry.
 #[inline(always)]
 pub(crate) fn lock_of(entry: &Entry) -> &'static Lock {

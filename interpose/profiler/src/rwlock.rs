@@ -9,8 +9,8 @@ use autolock_capture::layout::kind;
 use libc::{clockid_t, timespec};
 
 use crate::{
-    core::Primitive,
     mutex::{acquire, attempt, is_known, release, renew},
+    recording::Primitive,
 };
 
 /// The start of glibc's `struct __pthread_rwlock_arch_t` (`struct_rwlock.h`, x86-64, since 2.26).
@@ -36,7 +36,7 @@ const READER_SHIFT: u32 = 3;
 /// - `object` is the address of a `pthread_rwlock_t`.
 unsafe fn mirror<'a>(object: usize) -> &'a Mirror {
     // SAFETY: at least as large, and all fields are atomics.
-    unsafe { &*::core::ptr::with_exposed_provenance::<Mirror>(object) }
+    unsafe { &*core::ptr::with_exposed_provenance::<Mirror>(object) }
 }
 
 /// A read-write lock, acquired for reading.

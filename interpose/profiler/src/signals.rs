@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `SIG_DFL` (inherited or set) | our handler | table; then the process dies by this very signal. On demand: goes on |
 //! | `SIG_IGN` (inherited or set) | `SIG_IGN` | nothing; inherited over `exec` as ever |
-//! | a handler, set before or after ours | our handler, its flags and mask without SA_RESETHAND | table, then the handler |
+//! | a handler, set before or after ours | our handler, its mask, its flags but for SA_RESETHAND and SA_SIGINFO | table, then the handler |
 //!
 //! SA_RESETHAND is done here, so that only one delivery runs the handler and the next finds `SIG_DFL` with a table.
 //!
@@ -35,7 +35,8 @@ use core::sync::atomic::{
 };
 
 use libc::{
-    SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SIG_DFL, SIG_ERR, SIG_IGN, sighandler_t,
+    SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SA_SIGINFO, SIG_DFL, SIG_ERR, SIG_IGN,
+    sighandler_t,
 };
 
 use autolock_shim::real::Next;
@@ -179,18 +180,19 @@ impl Watched {
             // Taken from rt_sigaction(2) and given back.
             action.handler = self.action().handler;
         }
-        let own = match action.handler {
-            SIG_IGN => 0,
-            SIG_DFL => OWN_FLAGS | SA_RESETHAND,
-            _ => SA_RESETHAND,
+        // Flags that we decide: no reset (`take` does it), information always (the action may have changed until we read it).
+        let (own, set_flags) = match action.handler {
+            SIG_IGN => (0, 0),
+            SIG_DFL => (
+                SA_RESETHAND | SA_SIGINFO | OWN_FLAGS,
+                SA_SIGINFO | OWN_FLAGS,
+            ),
+            _ => (SA_RESETHAND | SA_SIGINFO, SA_SIGINFO),
         };
         let mut kernel = action;
+        kernel.flags = action.flags & !own | set_flags;
         if action.handler != SIG_IGN {
             kernel.handler = our_handler();
-            kernel.flags &= !SA_RESETHAND;
-        }
-        if action.handler == SIG_DFL {
-            kernel.flags |= OWN_FLAGS;
         }
         if !set(signal, kernel) {
             return false;
@@ -368,6 +370,7 @@ extern "C" fn decide(signal: c_int) -> sighandler_t {
 }
 
 /// Reads the action for one delivery: the last one, if it is to be reset.
+#[inline(never)]
 fn take(signal: c_int, watched: &Watched) -> Action {
     let _held = Held::new(process::ACTIONS);
     let action = watched.action();
@@ -385,6 +388,7 @@ fn take(signal: c_int, watched: &Watched) -> Action {
 
 /// Dies by a signal as if nobody had ever caught it. Returns what else to do if the application has thought of something meanwhile, or if the process
 /// does not die: it is the first of its namespace, or a debugger holds the signal back.
+#[inline(never)]
 fn die(signal: c_int, watched: &Watched) -> sighandler_t {
     ending::let_finish();
     let held = Held::new(process::ACTIONS);
@@ -420,6 +424,7 @@ const DEFAULT: Action = Action {
 };
 
 /// As the kernel would have done it without us.
+#[inline(never)]
 fn decide_in_vfork_child(signal: c_int, index: usize, watched: &Watched) -> sighandler_t {
     let action = watched.action();
     match action.handler {
@@ -478,12 +483,8 @@ pub unsafe fn sigaction(
     0
 }
 
-/// Sets a handler; returns the one before, or `SIG_ERR`.
-fn replace(signal: c_int, handler: sighandler_t, flags: c_int, mask: Mask) -> sighandler_t {
-    if handler == SIG_ERR {
-        fail(libc::EINVAL);
-        return SIG_ERR;
-    }
+/// Sets a handler; returns the one before; none, and `errno`, if that fails.
+fn replace(signal: c_int, handler: sighandler_t, flags: c_int, mask: Mask) -> Option<sighandler_t> {
     let new = Action {
         handler,
         flags,
@@ -493,10 +494,22 @@ fn replace(signal: c_int, handler: sighandler_t, flags: c_int, mask: Mask) -> si
     .to_libc();
     let mut old = DEFAULT.to_libc();
     // SAFETY: two whole actions.
-    if unsafe { sigaction(signal, &raw const new, &raw mut old) } < 0 {
+    let result = unsafe { sigaction(signal, &raw const new, &raw mut old) };
+    (result == 0).then_some(old.sa_sigaction)
+}
+
+/// The same for functions that refuse `SIG_ERR`.
+fn replace_by_handler(
+    signal: c_int,
+    handler: sighandler_t,
+    flags: c_int,
+    mask: Mask,
+) -> sighandler_t {
+    if handler == SIG_ERR {
+        fail(libc::EINVAL);
         return SIG_ERR;
     }
-    old.sa_sigaction
+    replace(signal, handler, flags, mask).unwrap_or(SIG_ERR)
 }
 
 /// `signal`, `bsd_signal`, `ssignal`.
@@ -518,7 +531,7 @@ pub unsafe fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
     } else {
         SA_RESTART
     };
-    replace(signal, handler, flags, bit(signal))
+    replace_by_handler(signal, handler, flags, bit(signal))
 }
 
 /// `sysv_signal`, `__sysv_signal`.
@@ -537,7 +550,7 @@ pub unsafe fn sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t 
     }
     /// `SA_INTERRUPT`, which Linux ignores.
     const INTERRUPT: c_int = 0x2000_0000;
-    replace(signal, handler, SA_RESETHAND | SA_NODEFER | INTERRUPT, 0)
+    replace_by_handler(signal, handler, SA_RESETHAND | SA_NODEFER | INTERRUPT, 0)
 }
 
 /// `sigset`.
@@ -561,12 +574,11 @@ pub unsafe fn sigset(signal: c_int, handler: sighandler_t) -> sighandler_t {
         // SAFETY: room for the answer.
         unsafe { sigaction(signal, core::ptr::null(), &raw mut now) };
         now.sa_sigaction
+    } else if let Some(before) = replace(signal, handler, 0, 0) {
+        before
     } else {
-        replace(signal, handler, 0, 0)
-    };
-    if before == SIG_ERR {
         return SIG_ERR;
-    }
+    };
     let blocked = system::change_mask(handler == HOLD, bit(signal)) & bit(signal) != 0;
     if blocked { HOLD } else { before }
 }
@@ -580,8 +592,8 @@ pub unsafe fn sigignore(signal: c_int) -> c_int {
         return call_next!(SIGIGNORE, fn(c_int) -> c_int, fail(libc::ENOSYS), signal);
     }
     match replace(signal, SIG_IGN, 0, 0) {
-        SIG_ERR => -1,
-        _ => 0,
+        Some(_) => 0,
+        None => -1,
     }
 }
 

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use autolock_capture::layout::kind;
 
 use crate::{
-    core::Primitive,
     mutex::{acquire, attempt, release, renew},
+    recording::Primitive,
 };
 
 /// A spin lock: one word, glibc's is 1 when it is free and at most 0 when it is held (x86-64).
@@ -20,7 +20,7 @@ impl Primitive for Spin {
     const KNOWS_HOLDER: bool = false;
 
     unsafe fn is_busy(object: usize) -> bool {
-        let word = ::core::ptr::with_exposed_provenance::<AtomicI32>(object);
+        let word = core::ptr::with_exposed_provenance::<AtomicI32>(object);
         // SAFETY: the caller's contract.
         unsafe { &*word }.load(Relaxed) <= 0
     }

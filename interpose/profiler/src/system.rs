@@ -367,17 +367,19 @@ pub fn read_link<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     buffer.get(..usize::try_from(length).ok()?)
 }
 
-/// Whether a descriptor is open.
+/// What a descriptor refers to: device and inode; none if it is closed.
 #[must_use]
-pub fn is_open(descriptor: i32) -> bool {
-    // SAFETY: numbers only.
-    let flags = unsafe {
-        call(
-            libc::SYS_fcntl,
-            [descriptor as usize, libc::F_GETFD as usize, 0, 0, 0, 0],
-        )
-    };
-    flags >= 0
+pub fn identity(descriptor: i32) -> Option<(u64, u64)> {
+    let mut status = MaybeUninit::<libc::stat>::zeroed();
+    let to = status.as_mut_ptr().expose_provenance();
+    // SAFETY: room for the answer, which is the kernel's `struct stat` on x86-64.
+    let failed = unsafe { call(libc::SYS_fstat, [descriptor as usize, to, 0, 0, 0, 0]) };
+    if failed != 0 {
+        return None;
+    }
+    // SAFETY: plain numbers.
+    let status = unsafe { status.assume_init() };
+    Some((status.st_dev, status.st_ino))
 }
 
 #[cfg(test)]

@@ -98,10 +98,9 @@ fn padded(f: &mut fmt::Formatter<'_>, arguments: fmt::Arguments<'_>) -> fmt::Res
 
 /// Writes `value / unit` with three significant digits where that takes decimals, and its name.
 fn scaled(f: &mut fmt::Formatter<'_>, value: u64, unit: u64, name: &str) -> fmt::Result {
-    // Rounded; u128: no product overflows.
-    let times =
-        |factor: u128| (u128::from(value) * factor + u128::from(unit) / 2) / u128::from(unit);
-    let (hundredths, tenths) = (times(100), times(10));
+    // All units are thousands. What is cut off here never changes a rounding below.
+    let thousandths = value / (unit / 1000);
+    let (hundredths, tenths) = ((thousandths + 5) / 10, (thousandths + 50) / 100);
     if hundredths < 1000 {
         padded(
             f,
@@ -110,7 +109,7 @@ fn scaled(f: &mut fmt::Formatter<'_>, value: u64, unit: u64, name: &str) -> fmt:
     } else if tenths < 1000 {
         padded(f, format_args!("{}.{}{name}", tenths / 10, tenths % 10))
     } else {
-        padded(f, format_args!("{}{name}", times(1)))
+        padded(f, format_args!("{}{name}", (thousandths + 500) / 1000))
     }
 }
 

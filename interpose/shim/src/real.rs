@@ -4,6 +4,7 @@
 //! attributes ever need one, so a `dlsym` that locks, or that allocates with a malloc that locks, finds the handled kinds working.
 
 use core::ffi::{CStr, c_void};
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// One function of the next object in the chain.
@@ -43,9 +44,9 @@ impl Next {
     #[cold]
     #[inline(never)]
     fn find(&self) -> *mut c_void {
-        let found = match self.version.map(|version| versioned(self.name, version)) {
-            Some(found) if !found.is_null() => found,
-            _ => symbol(self.name),
+        let found = match self.version {
+            Some(version) => newest(self.name, version),
+            None => symbol(self.name),
         };
         self.address.store(found, Relaxed);
         found
@@ -63,7 +64,29 @@ pub fn symbol(name: &CStr) -> *mut c_void {
     core::hint::black_box(found)
 }
 
-/// The same, of one version.
+/// The same, where `version` is not libc's oldest: another preload's function has no version and counts for all, but is passed over by a search for one.
+fn newest(name: &CStr, version: &CStr) -> *mut c_void {
+    let any = symbol(name);
+    let of_version = versioned(name, version);
+    if of_version.is_null() || object_of(any) != object_of(of_version) {
+        any
+    } else {
+        of_version
+    }
+}
+
+/// The address at which the object of a function is loaded; null if that is unknown.
+fn object_of(function: *mut c_void) -> *mut c_void {
+    let mut found = MaybeUninit::<libc::Dl_info>::uninit();
+    // SAFETY: any address will do, and there is room for the answer.
+    if unsafe { libc::dladdr(function, found.as_mut_ptr()) } == 0 {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: filled in.
+    unsafe { found.assume_init() }.dli_fbase
+}
+
+/// The next function of one version.
 #[inline(never)]
 fn versioned(name: &CStr, version: &CStr) -> *mut c_void {
     // SAFETY: two NUL-terminated strings.

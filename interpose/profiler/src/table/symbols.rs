@@ -82,6 +82,7 @@ impl Symbols {
     };
 
     /// Finds the symbols of all names.
+    #[inline(never)]
     pub fn resolve(&mut self, capture: Capture, names: &mut [Name]) {
         for at in 0..names.len() {
             let index = frame::module(names[at].frame);
@@ -98,6 +99,7 @@ impl Symbols {
     }
 
     /// Opens a module's file, if it is still the one that was loaded.
+    #[inline(never)]
     fn open(&mut self, capture: Capture, module: &Module) -> Option<File> {
         let length = (module.path_length.load(Relaxed) as usize).min(PATH);
         let mut path = Text::new(&mut self.path);
@@ -122,6 +124,7 @@ impl Symbols {
     }
 
     /// Looks through `.symtab`, or `.dynsym` where that was stripped.
+    #[inline(never)]
     fn search(&mut self, file: &File, module: u32, names: &mut [Name]) -> Option<()> {
         let sections = Sections::read(file)?;
         let of_type = |kind| {

@@ -14,6 +14,7 @@ const CHUNKS: usize = 256;
 
 /// An empty capture of this process that stays for good.
 pub fn capture() -> Capture {
+    crate::process::started();
     // SAFETY: a new mapping.
     let base = unsafe {
         libc::mmap(

@@ -117,6 +117,9 @@ fn the_figures_are_the_captures() {
         .store(waited.key.load(Relaxed), Relaxed);
     thread.entries[5].lock.store(2, Relaxed);
     thread.entries[5].acquisitions.store(50, Relaxed);
+    // The profiler's own lock counts nowhere.
+    let own = lock(capture, 5, &[6], &[7, 8]);
+    own.control.store(control::HIDDEN, Relaxed);
     header.dropped.stacks.store(3, Relaxed);
     header.cost.native_ps.store(23_000, Relaxed);
 
@@ -151,11 +154,12 @@ fn the_figures_are_the_captures() {
         ]
     );
     assert_eq!(lines[6], "dropped: 3 stacks");
+    assert!(lines[7].contains(" of 30 holds 30 were"), "{table}");
     assert_eq!(
         lines[9],
         "stacks, holders, percentiles: autolock report x.1.lockprof"
     );
-    assert_eq!(activity(capture), 1000 + 150 + 50 + 2 + 30);
+    assert_eq!(activity(capture), 1000 + 150 + 50 + 2 + 30 + 5 + 1 + 2);
     // Sums do not pile up.
     assert_eq!(printed(capture, &OCCASION), table);
 }

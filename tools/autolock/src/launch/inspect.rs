@@ -72,8 +72,10 @@ pub fn blind_spots(name: &OsStr, seen: Seen) -> Vec<String> {
 /// How the program gets rights that its caller has not, if it does: the loader drops preloads then (`AT_SECURE`, ld.so(8)).
 fn secure(file: &Path) -> Option<&'static str> {
     let metadata = file.metadata().ok()?;
-    // SAFETY: these only tell.
-    let (user, group) = unsafe { (libc::getuid(), libc::getgid()) };
+    // SAFETY: only tells.
+    let user = unsafe { libc::getuid() };
+    // SAFETY: as above.
+    let group = unsafe { libc::getgid() };
     if metadata.mode() & libc::S_ISUID != 0 && metadata.uid() != user {
         return Some("is set-user-ID");
     }

@@ -226,7 +226,8 @@ impl Plan {
         // The preloads name the variable, the loader LD_PRELOAD.
         let complaint = |line: &&str| line.contains("AUTOLOCK_") || line.contains("LD_PRELOAD");
         if let Some(line) = said.lines().find(complaint) {
-            bail!("{}", line.strip_prefix("autolock: ").unwrap_or(line));
+            // They say their names first.
+            bail!("{}", line.split_once(": ").map_or(line, |(_, text)| text));
         }
         if !output.status.success() {
             bail!("`true` under the preload ended with {}", output.status);

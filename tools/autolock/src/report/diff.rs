@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::identity::kind_name;
 use super::model::{Distribution, Kind, Process, Report};
 use super::rows::{Row, Sort, Totals, quantile, rows, value};
-use super::units::{count, digits, percent, time, time_of};
+use super::units::{count, digits, percent, plural, time, time_of};
 
 /// Changes when a field changes its meaning or goes.
 const VERSION: u32 = 1;
@@ -268,11 +268,11 @@ fn only<'a>(
     for (lock, side) in locks.iter().take(top) {
         let _ = writeln!(
             text,
-            "  {} ({}, id {}): {} acquisitions, {} contended, waited {}, held {}",
+            "  {} ({}, id {}): {}, {} contended, waited {}, held {}",
             lock.name,
             kind_name(lock.kind),
             lock.id,
-            count(side.acquisitions),
+            plural(side.acquisitions, "acquisition"),
             percent(side.contended_ratio),
             time(side.wait.total_ns),
             time(side.hold.total_ns)

@@ -61,7 +61,35 @@ pub fn first_used(kind: Kind, stack: Option<&Stack>, modules: &[super::model::Mo
     let Some(function) = stack.and_then(|stack| users(stack, modules)) else {
         return format!("{what} of unknown origin");
     };
-    format!("{what} first used in {}", brief(function))
+    let short = Function {
+        name: without_arguments(&function.name).to_owned(),
+        ..function.clone()
+    };
+    format!("{what} first used in {}", brief(&short))
+}
+
+/// `Cache::get` of `Cache::get(std::string const&)`.
+fn without_arguments(name: &str) -> &str {
+    let mut depth = 0;
+    for (at, c) in name.char_indices().rev() {
+        match c {
+            ')' => depth += 1,
+            '(' if depth == 1 => {
+                let before = &name[..at];
+                let whole = before.is_empty() || before.ends_with(['(', ':', ' ']);
+                return if whole || before.ends_with("operator") {
+                    name
+                } else {
+                    before
+                };
+            }
+            '(' => depth -= 1,
+            // Behind the arguments: `const`, or this is not C++.
+            _ if depth == 0 && !" const&".contains(c) => return name,
+            _ => {}
+        }
+    }
+    name
 }
 
 /// `function (file.c:12)`.
@@ -101,7 +129,8 @@ fn is_system(library: &str) -> bool {
     SYSTEM.iter().any(|name| library.starts_with(name))
 }
 
-fn is_wrapper(function: &str) -> bool {
+/// Whether a function is the language's or a library's around its own locks and threads.
+pub fn is_wrapper(function: &str) -> bool {
     const WRAPPERS: [&str; 8] = [
         "std::",
         "core::",
@@ -147,6 +176,31 @@ mod tests {
         let mut hash = Identity(0xcbf2_9ce4_8422_2325);
         hash.add(b"foobar");
         assert_eq!(hash.digits(), "85944171f73967e8");
+    }
+
+    #[test]
+    fn arguments_are_left_out_of_names() {
+        for (name, short) in [
+            ("main", "main"),
+            ("store::Shard::put(int)", "store::Shard::put"),
+            ("A::b(void (*)(int), C) const", "A::b"),
+            (
+                "(anonymous namespace)::lock()",
+                "(anonymous namespace)::lock",
+            ),
+            ("A::operator()(int)", "A::operator()"),
+            ("A::operator()", "A::operator()"),
+            ("server+0x1400", "server+0x1400"),
+            (
+                "<T as core::fmt::Debug>::fmt",
+                "<T as core::fmt::Debug>::fmt",
+            ),
+            ("f(int) [clone .part.0]", "f(int) [clone .part.0]"),
+            ("(anonymous namespace)", "(anonymous namespace)"),
+            ("", ""),
+        ] {
+            assert_eq!(without_arguments(name), short);
+        }
     }
 
     #[test]

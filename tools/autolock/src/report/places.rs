@@ -4,14 +4,16 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use super::identity::brief;
-use super::model::{Ending, Report, SiteKind, Waiting};
+use super::identity::{brief, is_wrapper};
+use super::model::{Ending, Function, Report, SiteKind, Waiting};
 use super::rows::Row;
 use super::table::title;
 use super::units::{plural, share, time};
 
 /// Sites of one lock.
 const SITES: usize = 3;
+/// Sites with less than one in so many of the lock's wait are not shown, but for the first.
+const SMALL: u64 = 100;
 /// Functions of one stack.
 const FUNCTIONS: usize = 8;
 /// Threads that wait.
@@ -59,12 +61,17 @@ pub fn contention<'a>(text: &mut String, report: &Report, rows: impl Iterator<It
                 time(row.cond.total_ns),
             );
         }
-        let more = sites.len().saturating_sub(SITES);
-        for ((here, there), (times, total, max)) in sites.into_iter().take(SITES) {
+        let whole = row.wait.total_ns;
+        let shown = sites
+            .iter()
+            .take_while(|(_, (_, total, _))| total.saturating_mul(SMALL) >= whole);
+        let shown = shown.count().clamp(1, SITES);
+        let more = sites.len().saturating_sub(shown);
+        for ((here, there), (times, total, max)) in sites.into_iter().take(shown) {
             let _ = writeln!(
                 text,
                 "  {} of its wait: {}, {} in all, {} at most",
-                share(total, row.wait.total_ns),
+                share(total, whole),
                 plural(times, "time"),
                 time(total),
                 time(max)
@@ -73,7 +80,7 @@ pub fn contention<'a>(text: &mut String, report: &Report, rows: impl Iterator<It
             stack(text, report, "because it was held there", there);
         }
         if more != 0 {
-            let _ = writeln!(text, "  {more} more pairs of places");
+            let _ = writeln!(text, "  elsewhere: {}", plural(more as u64, "more site"));
         }
     }
 }
@@ -84,11 +91,21 @@ fn stack(text: &mut String, report: &Report, what: &str, stack: Option<usize>) {
         let _ = writeln!(text, "      (not known)");
         return;
     };
-    let functions = || stack.frames.iter().flat_map(|frame| &frame.functions);
-    for function in functions().take(FUNCTIONS) {
+    let all: Vec<&Function> = stack.frames.iter().flat_map(|f| &f.functions).collect();
+    // Of C++'s and Rust's own layers nobody wants to read twelve.
+    let mut users: Vec<&Function> = all
+        .iter()
+        .copied()
+        .filter(|f| !is_wrapper(&f.name))
+        .collect();
+    if users.is_empty() {
+        users.clone_from(&all);
+    }
+    users.truncate(FUNCTIONS);
+    for function in &users {
         let _ = writeln!(text, "      {}", brief(function));
     }
-    let more = functions().count().saturating_sub(FUNCTIONS);
+    let more = all.len() - users.len();
     if more != 0 {
         let _ = writeln!(text, "      ... {more} more");
     }
@@ -99,9 +116,9 @@ pub fn waiting(text: &mut String, report: &Report) {
     if report.waiting.is_empty() {
         return;
     }
-    let when = match report.process.ending {
-        Ending::None => "when the record stopped",
-        _ => "when it ended",
+    let (when, at_least) = match report.process.ending {
+        Ending::None => ("when the record stopped", "at least "),
+        _ => ("when it ended", ""),
     };
     let count = plural(report.waiting.len() as u64, "thread");
     let _ = writeln!(text, "\nStill waiting {when}: {count}");
@@ -131,7 +148,7 @@ pub fn waiting(text: &mut String, report: &Report) {
         let lock = report.locks.get(one.lock);
         let _ = writeln!(
             text,
-            "  thread {} for {}: {} at {:#x}, {holder}",
+            "  thread {} for {at_least}{}: {} at {:#x}, {holder}",
             one.tid,
             time(one.for_ns),
             lock.map_or("?", |lock| &lock.name),
@@ -146,7 +163,7 @@ pub fn waiting(text: &mut String, report: &Report) {
 }
 
 /// Threads each of which waits for the next, and the last for the first; each circle once, from its smallest thread id.
-fn circles(waiting: &[Waiting]) -> Vec<Vec<u32>> {
+pub fn circles(waiting: &[Waiting]) -> Vec<Vec<u32>> {
     let holder_of: HashMap<u32, u32> = waiting
         .iter()
         .filter_map(|w| Some((w.tid, w.holder_tid?)))

@@ -106,14 +106,19 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The lock's name; of readers and writers, which of them.
+    /// See [`name`].
     pub fn name(&self) -> String {
-        match self.lock.kind {
-            Kind::Readers | Kind::Writers | Kind::Spin => {
-                format!("{} ({})", self.lock.name, kind_name(self.lock.kind))
-            }
-            _ => self.lock.name.clone(),
+        name(self.lock)
+    }
+}
+
+/// A lock's name; of readers and writers, which of them.
+pub fn name(lock: &Lock) -> String {
+    match lock.kind {
+        Kind::Readers | Kind::Writers | Kind::Spin => {
+            format!("{} ({})", lock.name, kind_name(lock.kind))
         }
+        _ => lock.name.clone(),
     }
 }
 

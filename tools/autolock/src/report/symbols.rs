@@ -132,11 +132,7 @@ impl Binary {
             collect(file.dynamic_symbols(), &mut functions, &mut data);
         }
         for symbols in [&mut functions, &mut data] {
-            // The best name of an address last.
-            symbols.sort_by(|a, b| {
-                let addresses = a.address.cmp(&b.address);
-                addresses.then_with(|| quality(a).cmp(&quality(b)))
-            });
+            order(symbols);
         }
         let dwarf = debug.as_deref().unwrap_or(path);
         Ok(Self {
@@ -156,13 +152,10 @@ impl Binary {
             .and_then(|d| d.find_frames(address).ok())
         {
             while let Ok(Some(frame)) = frames.next() {
-                let name = frame
-                    .function
-                    .as_ref()
-                    .and_then(|name| name.demangle().ok());
+                let name = frame.function.as_ref().and_then(|f| f.raw_name().ok());
                 let location = frame.location.as_ref();
                 found.push(Function {
-                    name: clean(&name.unwrap_or_default()),
+                    name: demangled(&name.unwrap_or_default()),
                     file: location.and_then(|l| l.file).map(clean),
                     line: location.and_then(|l| l.line),
                 });
@@ -202,6 +195,14 @@ fn collect<'d>(
             });
         }
     }
+}
+
+/// By address; the best name of an address last.
+fn order(symbols: &mut [Symbol]) {
+    symbols.sort_by(|a, b| {
+        let addresses = a.address.cmp(&b.address);
+        addresses.then_with(|| quality(a).cmp(&quality(b)))
+    });
 }
 
 /// Of several names for one thing: the one with a size, then the one that looks least like an implementation's.
@@ -287,8 +288,12 @@ fn checksum_of(path: &Path) -> Option<u32> {
     Some(sum.crc().sum())
 }
 
+/// A name as in the source. A plain one stays: the demangler would take a lock called `b` for the type `bool`.
 fn demangled(name: &str) -> String {
-    clean(&addr2line::demangle_auto(Cow::Borrowed(name), None))
+    if name.starts_with("_Z") || name.starts_with("_R") {
+        return clean(&addr2line::demangle_auto(Cow::Borrowed(name), None));
+    }
+    clean(name)
 }
 
 /// Text from a file that is not trusted, fit for a terminal: without control characters.
@@ -304,4 +309,56 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mangled_names_are_demangled() {
+        for (name, shown) in [
+            ("b", "b"),
+            ("rw", "rw"),
+            ("_ZN5store5Shard3putEi", "store::Shard::put(int)"),
+            ("_ZN4core3fmt5write17h0123456789abcdefE", "core::fmt::write"),
+            ("_RNvC6_123foo3bar", "123foo::bar"),
+            ("_Znonsense", "_Znonsense"),
+        ] {
+            assert_eq!(demangled(name), shown);
+        }
+    }
+
+    #[test]
+    fn the_innermost_symbol_with_the_best_name_covers() {
+        let symbol = |address, size, name: &str| Symbol {
+            address,
+            size,
+            name: name.to_owned(),
+        };
+        let mut symbols = vec![
+            symbol(100, 50, "structure"),
+            symbol(110, 8, "__member_alias"),
+            symbol(110, 8, "member"),
+            symbol(110, 0, "label"),
+            symbol(200, 0, "open"),
+            symbol(300, 4, "last"),
+        ];
+        order(&mut symbols);
+        let at = |address| covering(&symbols, address).map(|s| s.name.as_str());
+        for (address, name) in [
+            (99, None),
+            (100, Some("structure")),
+            (110, Some("member")),
+            (117, Some("member")),
+            (118, Some("structure")),
+            (150, None),
+            (250, Some("open")),
+            (303, Some("last")),
+            (304, None),
+            (u64::MAX, None),
+        ] {
+            assert_eq!(at(address), name, "{address}");
+        }
+    }
 }

@@ -285,6 +285,7 @@ fn footer(text: &mut String, report: &Report) {
     text.push('\n');
     let timed = match report.process.mode {
         Mode::Full => "every hold".to_owned(),
+        Mode::Sampled if totals.hold_samples >= totals.holds => "every hold".to_owned(),
         Mode::Sampled => format!(
             "{} of {} ({}), which stand for the rest",
             count(totals.hold_samples),

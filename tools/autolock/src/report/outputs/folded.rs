@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::{View, names};
 use crate::report::model::{Report, Site};
+use crate::report::rows;
 
 /// Stacks and their time, sorted, each once; none without time.
 pub(crate) type Stacks = BTreeMap<String, u64>;
@@ -51,7 +52,7 @@ fn line(report: &Report, view: View, site: &Site) -> String {
         _ => push("[unknown]"),
     }
     if let Some(lock) = report.locks.get(site.lock) {
-        push(&format!("[{}]", names::of_lock(lock)));
+        push(&format!("[{}]", rows::name(lock)));
     }
     if view == View::Blame {
         push(names::leaf(known(other)).unwrap_or("[unknown]"));

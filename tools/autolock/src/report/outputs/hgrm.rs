@@ -2,13 +2,15 @@
 //!
 //! Columns and footer as the Java library prints them. Each row begins with white space: a plotter that is widely used drops rows that do not.
 
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
-use super::{Measure, hlog, hottest, names};
-use crate::report::model::Report;
+use super::{Measure, hlog, names};
+use crate::report::model::{Distribution, Report};
+use crate::report::rows::Row;
 
 /// Locks that get files of their own; all are in the `.hlog`.
 const LOCKS: usize = 100;
@@ -18,23 +20,25 @@ const STEPS: u32 = 5;
 const SCALE: f64 = 1e3;
 
 /// File names and contents: all locks together, then the hottest.
-pub(crate) fn files(report: &Report, measure: Measure) -> Result<Vec<(String, String)>> {
+pub(crate) fn files(
+    report: &Report,
+    rows: &[Row<'_>],
+    measure: Measure,
+) -> Result<Vec<(String, String)>> {
     // A leading dot would hide the file, a dash would make it an option.
     let keep =
         |at, c: char| c.is_ascii_alphanumeric() || "_+@".contains(c) || at > 0 && ".-".contains(c);
-    let names = names::unique(report, names::LONGEST, keep);
+    let names = names::unique(rows, names::LONGEST, keep);
     let measured = measure.name();
     let all = text(&hlog::together(report, measure)?)?;
     let mut files = vec![(format!("{measured}.hgrm"), all)];
-    let mut order = hottest(report);
-    order.sort_by_key(|&index| std::cmp::Reverse(measure.of(&report.locks[index]).total_ns));
-    let filled = order
-        .into_iter()
-        .filter(|&index| !measure.of(&report.locks[index]).histogram.is_empty());
-    for index in filled.take(LOCKS) {
-        let histogram = &measure.of(&report.locks[index]).histogram;
-        let name = format!("hgrm/{}-{measured}.hgrm", names[index]);
-        files.push((name, text(histogram)?));
+    let mut order: Vec<(&Distribution, String)> =
+        rows.iter().map(|row| measure.of(row)).zip(names).collect();
+    order.retain(|(times, _)| !times.histogram.is_empty());
+    order.sort_by_key(|(times, _)| Reverse(times.total_ns));
+    for (times, name) in order.into_iter().take(LOCKS) {
+        let name = format!("hgrm/{name}-{measured}.hgrm");
+        files.push((name, text(&times.histogram)?));
     }
     Ok(files)
 }

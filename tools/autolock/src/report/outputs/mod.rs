@@ -29,7 +29,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::model::{Distribution, Lock, Report, Site, SiteKind};
+use super::model::{Distribution, Report, Site, SiteKind};
+use super::rows::{self, Row, Sort};
 
 /// Writes all files into `dir`, which is made if need be; their paths. Each file appears as a whole or not at all.
 ///
@@ -37,6 +38,7 @@ use super::model::{Distribution, Lock, Report, Site, SiteKind};
 /// The folder or a file cannot be written.
 pub fn write_all(report: &Report, dir: &Path) -> Result<Vec<PathBuf>> {
     let mut folder = Folder::new(dir)?;
+    let rows = hottest(report);
     for view in View::ALL {
         folder.write(
             &format!("{}.pb.gz", view.profile()),
@@ -52,13 +54,13 @@ pub fn write_all(report: &Report, dir: &Path) -> Result<Vec<PathBuf>> {
     for measure in Measure::ALL {
         folder.write(
             &format!("{}.hlog", measure.name()),
-            &hlog::log(report, measure)?,
+            &hlog::log(report, &rows, measure)?,
         )?;
-        for (name, text) in hgrm::files(report, measure)? {
+        for (name, text) in hgrm::files(report, &rows, measure)? {
             folder.write(&name, text.as_bytes())?;
         }
     }
-    folder.write("index.html", page::render(report)?.as_bytes())?;
+    folder.write("index.html", page::render(report, &rows)?.as_bytes())?;
     Ok(folder.written)
 }
 
@@ -127,22 +129,19 @@ impl Measure {
         }
     }
 
-    const fn of(self, lock: &Lock) -> &Distribution {
+    const fn of<'a>(self, row: &'a Row<'_>) -> &'a Distribution {
         match self {
-            Self::Wait => &lock.wait,
-            Self::Hold => &lock.hold,
+            Self::Wait => &row.wait,
+            Self::Hold => &row.hold,
         }
     }
 }
 
-/// Indices of the locks, the most waited for first; of those that nobody waited for, the longest held.
-pub(crate) fn hottest(report: &Report) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..report.locks.len()).collect();
-    order.sort_by_key(|&index| {
-        let lock = &report.locks[index];
-        std::cmp::Reverse((lock.wait.total_ns, lock.hold.total_ns, lock.acquisitions))
-    });
-    order
+/// The locks, those of one identity together, the most waited for first: the rows of the table that is printed.
+pub(crate) fn hottest(report: &Report) -> Vec<Row<'_>> {
+    let mut rows = rows::rows(report, false);
+    rows::sort(&mut rows, Sort::Wait);
+    rows
 }
 
 /// Where files go.

@@ -4,52 +4,50 @@
 
 use std::collections::HashMap;
 
-use crate::report::model::{Kind, Lock, Report, Stack};
+use crate::report::model::Stack;
+use crate::report::rows::Row;
 
 /// Longest name of a file or a tag, in bytes.
 pub(crate) const LONGEST: usize = 120;
 
-/// What a lock is called where its kind does not stand beside it.
-pub(crate) fn of_lock(lock: &Lock) -> String {
-    match lock.kind {
-        Kind::Readers => format!("{} (readers)", lock.name),
-        Kind::Writers => format!("{} (writers)", lock.name),
-        _ => lock.name.clone(),
-    }
+/// Whether a function only passes a lock, or a call, on: whoever reads wants to know for whom.
+pub(crate) fn passes_on(name: &str) -> bool {
+    [
+        "std::",
+        "__invoke",
+        "_M_",
+        "__gthread_",
+        "__glibcxx_rwlock_",
+        "boost::",
+        "absl::",
+        "folly::",
+        "pthread_",
+        "__pthread_",
+        "mtx_",
+    ]
+    .iter()
+    .any(|start| name.starts_with(start))
 }
 
-/// A kind in a word or two.
-pub(crate) const fn of_kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Mutex => "mutex",
-        Kind::Recursive => "recursive mutex",
-        Kind::ErrorCheck => "error-checking mutex",
-        Kind::Adaptive => "adaptive mutex",
-        Kind::OtherMutex => "robust or priority mutex",
-        Kind::Readers => "readers",
-        Kind::Writers => "writers",
-        Kind::Spin => "spin lock",
-    }
-}
-
-/// The innermost function of a stack.
+/// The function that a stack is known by: the innermost that does not only pass on.
 pub(crate) fn leaf(stack: Option<&Stack>) -> Option<&str> {
-    let function = stack?.frames.first()?.functions.first()?;
-    Some(&function.name)
+    let mut functions = stack?.frames.iter().flat_map(|frame| &frame.functions);
+    let innermost = functions.clone().next()?;
+    let own = functions.find(|function| !passes_on(&function.name));
+    Some(&own.unwrap_or(innermost).name)
 }
 
-/// A name for each lock, in their order: unique, and of characters that `keep` accepts; it is told which character of the name it is, and `_`
-/// stands for the others; cut after `longest` bytes. Locks of one name have their address behind it.
+/// A name for each row, in their order: unique, and of characters that `keep` accepts; it is told which character of the name it is, and `_`
+/// stands for the others; cut after `longest` bytes. Rows of one name have their identity behind it, which is the same in the next run.
 pub(crate) fn unique(
-    report: &Report,
+    rows: &[Row<'_>],
     longest: usize,
     keep: fn(usize, char) -> bool,
 ) -> Vec<String> {
-    let plain: Vec<String> = report
-        .locks
+    let plain: Vec<String> = rows
         .iter()
-        .map(|lock| {
-            let name = of_lock(lock);
+        .map(|row| {
+            let name = row.name();
             let chars = name.chars().enumerate();
             let mut name: String = chars
                 .map(|(i, c)| if keep(i, c) { c } else { '_' })
@@ -69,13 +67,13 @@ pub(crate) fn unique(
     let mut taken: HashMap<String, u32> = HashMap::new();
     plain
         .iter()
-        .zip(&report.locks)
-        .map(|(name, lock)| {
+        .zip(rows)
+        .map(|(name, row)| {
             let mut name = match count.get(name.as_str()) {
                 Some(1) => name.clone(),
-                _ => format!("{name}@{:#x}", lock.address),
+                _ => format!("{name}@{}", row.lock.id),
             };
-            // Different locks may have had one address, and a name may look like another with its address.
+            // A name may look like another with its identity.
             loop {
                 let again = taken.entry(name.clone()).or_default();
                 *again += 1;

@@ -2,7 +2,7 @@
 //!
 //! Three files, since a profile has one stack a sample: `contention` charges waits to the waiter, as Go's block profile does, `blame` to the
 //! holder's acquisition, and `hold` is about holds. What is not in the stack is a label: `lock`, `lock_id`, `kind`, and `holder` or `waiter`,
-//! the innermost function of the other stack.
+//! the function that the other stack is known by.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -12,7 +12,17 @@ use flate2::{Compression, GzBuilder};
 use prost::Message;
 
 use super::{View, names};
+use crate::report::identity::kind_name;
 use crate::report::model::{self, Report};
+use crate::report::rows;
+
+/// What readers leave out of stacks, with what it calls: the layers between a caller and the lock function. Only names that call nothing else.
+const DROPPED: &str = concat!(
+    r"__gthread_(recursive_)?mutex_(lock|trylock|timedlock)(\(.*\))?",
+    r"|__glibcxx_rwlock_(rd|wr|tryrd|trywr|timedrd|timedwr)lock(\(.*\))?",
+    r"|std::(\w+::)*\w*mutex\w*::(try_)?lock\w*(\(.*\))?",
+    r"|std::(\w+::)*(lock_guard|unique_lock|scoped_lock|shared_lock)<.*>::~?(\w+_lock\w*|lock\w*|try_lock\w*|lock_guard)(\(.*\))?",
+);
 
 /// The root message.
 #[derive(Clone, PartialEq, Message)]
@@ -29,6 +39,8 @@ pub(crate) struct Profile {
     pub function: Vec<Function>,
     #[prost(string, repeated, tag = "6")]
     pub string_table: Vec<String>,
+    #[prost(int64, tag = "7")]
+    pub drop_frames: i64,
     #[prost(int64, tag = "9")]
     pub time_nanos: i64,
     #[prost(int64, tag = "10")]
@@ -326,9 +338,9 @@ impl<'a> Builder<'a> {
             let (stack, other) = view.stacks(site);
             let mut label = Vec::new();
             if let Some(lock) = self.report.locks.get(site.lock) {
-                label.push(self.label("lock", &names::of_lock(lock)));
+                label.push(self.label("lock", &rows::name(lock)));
                 label.push(self.label("lock_id", &lock.id));
-                label.push(self.label("kind", names::of_kind(lock.kind)));
+                label.push(self.label("kind", kind_name(lock.kind)));
             }
             let other = other.and_then(|index| self.report.stacks.get(index));
             if let Some(name) = names::leaf(other) {
@@ -349,6 +361,7 @@ impl<'a> Builder<'a> {
         let process = &self.report.process;
         let comment = format!("process {}: {}", process.pid, process.command.join(" "));
         self.profile.comment = vec![self.string(&comment)];
+        self.profile.drop_frames = self.string(DROPPED);
         self.profile.time_nanos = process.started_ns;
         self.profile.duration_nanos = signed(process.duration_ns);
         self.profile.sample_type = vec![count, time];

@@ -24,7 +24,6 @@ pub(crate) struct Builder(pub Report);
 impl Builder {
     pub(crate) fn new() -> Self {
         Self(Report {
-            notes: Vec::new(),
             process: Process {
                 executable: "/usr/bin/cached".into(),
                 command: ["cached", "-t", "4", "--data", "a b;c"]
@@ -60,6 +59,7 @@ impl Builder {
             .into(),
             waiting: Vec::new(),
             dropped: Dropped::default(),
+            notes: Vec::new(),
             cost: Cost {
                 native_ns: 14.2,
                 counted_ns: 3.1,
@@ -318,6 +318,7 @@ pub(crate) fn server() -> Report {
         ),
         waiting(104, queue, 40_000, None, None),
     ];
+    report.notes = vec!["/usr/bin/cached has changed since: its names may be wrong".into()];
     report.dropped.holds = 7;
     report.dropped.stacks = 2;
     report

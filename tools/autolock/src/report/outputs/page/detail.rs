@@ -1,98 +1,109 @@
 //! One lock: what it is, how long it was waited for and held, who waited for whom, who held it.
 
 use anyhow::Result;
-use figures::units::nanoseconds;
 use maud::{Markup, html};
 
-use super::{Subject, count, distribution, names, percent, quantile, stack};
+use super::{Subject, distribution, stack};
+use crate::report::identity::kind_name;
 use crate::report::model::{Distribution, Lock, Site, SiteKind};
+use crate::report::rows::{self, Row};
+use crate::report::units;
 
 /// Pairs of a waiter and a holder, and places of holds, that are shown of a lock.
 const SITES: usize = 8;
 /// Of these the first are open.
 const OPEN: usize = 3;
 
-pub(super) fn section(subject: &Subject, index: usize, open: bool) -> Result<Markup> {
-    let lock = &subject.report.locks[index];
-    let of = |kind: SiteKind| -> Vec<&Site> {
-        let sites = subject.sites[index].iter().copied();
-        sites.filter(|site| site.kind == kind).collect()
-    };
-    let figure = distribution::figure(lock)?;
+pub(super) fn section(subject: &Subject, rank: usize, open: bool) -> Result<Markup> {
+    let row = &subject.rows[rank];
+    let of = |kind: SiteKind| subject.sites(rank, kind);
+    let figure = distribution::figure(row)?;
     Ok(html! {
-        details class="lock" id=(format!("lock-{index}")) open[open] {
+        details class="lock" id=(format!("lock-{rank}")) open[open] {
             summary {
-                h3 { (subject.name(index)) }
+                h3 { (subject.name(rank)) }
                 " "
                 span class="soft" {
-                    (names::of_kind(lock.kind))
-                    @if lock.wait.count > 0 {
-                        ", waited for " (nanoseconds(lock.wait.total_ns as f64))
-                        " (" (percent(lock.wait.total_ns, subject.waited_ns)) " of all waiting)"
+                    (kind_name(row.lock.kind))
+                    @if row.wait.count > 0 {
+                        ", waited for " (units::time(row.wait.total_ns))
+                        " (" (units::share(row.wait.total_ns, subject.totals.wait_ns)) " of all waiting)"
                     } @else { ", not waited for" }
                 }
             }
             div class="numbers" {
-                div { (facts(subject, lock)) div class="scroll" { (times(lock)) } }
+                div { (facts(subject, row)) div class="scroll" { (times(row)) } }
                 @if let Some(figure) = figure {
                     figure {
                         (figure)
                         figcaption class="hint" {
-                            @if !lock.wait.histogram.is_empty() { span class="dot wait" {} "wait" " " }
-                            @if !lock.hold.histogram.is_empty() { span class="dot hold" {} "hold" }
-                            @if lock.wait.shared || lock.hold.shared {
+                            @if !row.wait.histogram.is_empty() { span class="dot wait" {} "wait" " " }
+                            @if !row.hold.histogram.is_empty() { span class="dot hold" {} "hold" }
+                            @if others(&row.wait) || others(&row.hold) {
                                 " (together with other locks of the same first use)"
                             }
                         }
                     }
                 }
             }
-            (pairs(subject, &of(SiteKind::Wait), lock.wait.total_ns, "Blocked here, because it was held there", "waited"))
-            (pairs(subject, &of(SiteKind::TimedOut), lock.timed_out.total_ns, "Timed out here, because it was held there", "waited in vain"))
-            (holds(subject, &of(SiteKind::Hold), lock.hold.total_ns, "Held from here"))
-            (holds(subject, &of(SiteKind::Cond), lock.cond.total_ns, "Waited on condition variables here"))
+            (pairs(subject, &of(SiteKind::Wait), row.wait.total_ns, "Blocked here, because it was held there", "waited"))
+            (pairs(subject, &of(SiteKind::TimedOut), row.timed_out.total_ns, "Timed out here, because it was held there", "waited in vain"))
+            (holds(subject, &of(SiteKind::Hold), row.hold.total_ns, "Held from here"))
+            (holds(subject, &of(SiteKind::Cond), row.cond.total_ns, "Waited on condition variables here"))
         }
     })
 }
 
-fn facts(subject: &Subject, lock: &Lock) -> Markup {
-    let duration = subject.report.process.duration_ns;
+fn facts(subject: &Subject, row: &Row<'_>) -> Markup {
+    let report = subject.report;
+    let sum = |of: fn(&Lock) -> u64| {
+        row.indices
+            .iter()
+            .map(|&i| of(&report.locks[i]))
+            .sum::<u64>()
+    };
+    let recursions = sum(|lock| lock.recursions);
+    let incarnations = sum(|lock| u64::from(lock.incarnations));
+    let (locks, duration) = (row.indices.len() as u64, report.process.duration_ns);
     html! {
         dl class="facts" {
             dt { "identity" }
-            dd { code { (lock.id) } ", at " code { (format!("{:#x}", lock.address)) }
-                @if lock.incarnations > 1 { ", " (lock.incarnations) " locks one after the other" }
+            dd {
+                code { (row.lock.id) } ", "
+                @if locks > 1 { (units::plural(locks, "lock")) ", the first " }
+                "at " code { (format!("{:#x}", row.lock.address)) }
+                @if incarnations > locks { "; counting those that were destroyed " (units::count(incarnations)) }
             }
-            @if let Some(first) = stack::heading(subject.report, lock.first_use) {
+            @if let Some(first) = stack::heading(report, row.lock.first_use) {
                 dt { "first used in" } dd { code { (first) } }
             }
             dt { "acquired" }
             dd {
-                (count(lock.acquisitions)) " times, " (count(lock.wait.count)) " contended ("
-                (percent(lock.wait.count, lock.acquisitions)) ")"
-                @if lock.recursions > 0 { "; by its holder again " (count(lock.recursions)) " times" }
-                @if lock.failed_tries > 0 { "; " (count(lock.failed_tries)) " tries failed" }
+                (units::count(row.acquisitions)) " times, " (units::count(row.wait.count)) " contended ("
+                (units::share(row.wait.count, row.acquisitions)) ")"
+                @if recursions > 0 { "; by its holder again " (units::count(recursions)) " times" }
+                @if row.failed_tries > 0 { "; " (units::count(row.failed_tries)) " tries failed" }
             }
-            @if lock.hold.total_ns > 0 && duration > 0 {
-                dt { "held" } dd { (percent(lock.hold.total_ns, duration)) " of the time" }
+            @if row.hold.total_ns > 0 && duration > 0 {
+                dt { "held" } dd { (units::share(row.hold.total_ns, duration)) " of the time" }
             }
-            @if lock.most_waiters > 0 { dt { "most waiters" } dd { (lock.most_waiters) " at once" } }
-            @if lock.compared > 0 {
+            @if row.most_waiters > 0 { dt { "most waiters" } dd { (row.most_waiters) " at once" } }
+            @if row.compared > 0 {
                 dt { "owner changed" }
-                dd { (percent(lock.changed, lock.compared)) " of " (count(lock.compared)) " successive acquisitions that were compared" }
+                dd { (units::share(row.changed, row.compared)) " of " (units::count(row.compared)) " successive acquisitions that were compared" }
             }
         }
     }
 }
 
 /// Each kind of time in a row.
-fn times(lock: &Lock) -> Markup {
-    let rows = [
-        ("wait", &lock.wait),
-        ("hold", &lock.hold),
-        ("on condition variables", &lock.cond),
-        ("of this acquiring again", &lock.reacquire),
-        ("timed out", &lock.timed_out),
+fn times(row: &Row<'_>) -> Markup {
+    let kinds = [
+        ("wait", &row.wait),
+        ("hold", &row.hold),
+        ("on condition variables", &row.cond),
+        ("of this acquiring again", &row.reacquire),
+        ("timed out", &row.timed_out),
     ];
     let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
     html! {
@@ -105,15 +116,15 @@ fn times(lock: &Lock) -> Markup {
                 }
             }
             tbody {
-                @for (name, times) in rows.iter().filter(|(_, times)| times.count > 0) {
+                @for (name, times) in kinds.iter().filter(|(_, times)| times.count > 0) {
                     tr {
                         th { (name) }
-                        td { (count(times.count)) }
-                        td { (nanoseconds(times.total_ns as f64)) }
-                        td { (nanoseconds(times.mean_ns())) }
+                        td { (units::count(times.count)) }
+                        td { (units::time(times.total_ns)) }
+                        td { (units::time_of(times.mean_ns())) }
                         @for (_, quantile) in quantiles { td { (at(times, quantile)) } }
-                        td { (nanoseconds(times.max_ns as f64)) }
-                        td { (count(times.samples)) }
+                        td { (units::time(times.max_ns)) }
+                        td { (units::count(times.samples)) }
                     }
                 }
             }
@@ -122,20 +133,28 @@ fn times(lock: &Lock) -> Markup {
 }
 
 fn at(times: &Distribution, at: f64) -> String {
-    quantile(times, at).map_or_else(String::new, |ns| nanoseconds(ns as f64))
+    match times.histogram.is_empty() {
+        true => String::new(),
+        false => units::time(rows::quantile(times, at)),
+    }
+}
+
+/// Whether a histogram has values of locks of another identity, for lack of memory.
+fn others(times: &Distribution) -> bool {
+    times.shared && times.histogram.len() > times.count
 }
 
 /// `3.2 s in 1.8 k waits, at most 12 ms`.
 fn amount(site: &Site, whole: u64, what: &str) -> Markup {
     html! {
-        strong { (nanoseconds(site.total_ns as f64)) }
-        " " (what) " (" (percent(site.total_ns, whole)) "), "
-        (count(site.count)) (if site.count == 1 { " time" } else { " times" })
-        ", at most " (nanoseconds(site.max_ns as f64))
+        strong { (units::time(site.total_ns)) }
+        " " (what) " (" (units::share(site.total_ns, whole)) "), "
+        (units::count(site.count)) (if site.count == 1 { " time" } else { " times" })
+        ", at most " (units::time(site.max_ns))
     }
 }
 
-fn pairs(subject: &Subject, sites: &[&Site], whole: u64, title: &str, what: &str) -> Markup {
+fn pairs(subject: &Subject, sites: &[Site], whole: u64, title: &str, what: &str) -> Markup {
     let report = subject.report;
     let unknown = || "not known".to_owned();
     html! {
@@ -166,7 +185,7 @@ fn pairs(subject: &Subject, sites: &[&Site], whole: u64, title: &str, what: &str
     }
 }
 
-fn holds(subject: &Subject, sites: &[&Site], whole: u64, title: &str) -> Markup {
+fn holds(subject: &Subject, sites: &[Site], whole: u64, title: &str) -> Markup {
     let report = subject.report;
     html! {
         @if !sites.is_empty() {
@@ -175,7 +194,7 @@ fn holds(subject: &Subject, sites: &[&Site], whole: u64, title: &str) -> Markup 
                 details class="pair" {
                     summary {
                         (amount(site, whole, ""))
-                        @if site.count > 0 { ", " (nanoseconds(site.total_ns as f64 / site.count as f64)) " on average" }
+                        @if site.count > 0 { ", " (units::time_of(site.total_ns as f64 / site.count as f64)) " on average" }
                         ": "
                         code { (stack::heading(report, site.stack).unwrap_or_else(|| "not known".into())) }
                     }
@@ -187,12 +206,12 @@ fn holds(subject: &Subject, sites: &[&Site], whole: u64, title: &str) -> Markup 
     }
 }
 
-fn rest(sites: &[&Site], whole: u64) -> Markup {
+fn rest(sites: &[Site], whole: u64) -> Markup {
     let rest = sites.get(SITES..).unwrap_or_default();
     let total: u64 = rest.iter().map(|site| site.total_ns).sum();
     html! {
         @if !rest.is_empty() {
-            p class="hint" { (rest.len()) " more: " (nanoseconds(total as f64)) " (" (percent(total, whole)) ")" }
+            p class="hint" { (rest.len()) " more: " (units::time(total)) " (" (units::share(total, whole)) ")" }
         }
     }
 }

@@ -6,18 +6,18 @@ use figures::frame;
 use figures::label::{nanoseconds_label, percent};
 use figures::percentiles;
 use figures::svg::{Backend, Drawing, Inks, TENTHS};
-use figures::units::nanoseconds;
 use maud::{Markup, html};
 use plotters::prelude::*;
 
-use crate::report::model::Lock;
+use crate::report::rows::Row;
+use crate::report::units;
 
 /// Of a figure.
 const SIZE: (u32, u32) = (620, 360);
 
 /// None without distributions.
-pub(super) fn figure(lock: &Lock) -> Result<Option<Markup>> {
-    let lines = [("wait", &lock.wait), ("hold", &lock.hold)].map(|(name, distribution)| {
+pub(super) fn figure(row: &Row<'_>) -> Result<Option<Markup>> {
+    let lines = [("wait", &row.wait), ("hold", &row.hold)].map(|(name, distribution)| {
         let histogram = &distribution.histogram;
         (name, histogram.len(), percentiles::points(histogram))
     });
@@ -28,7 +28,12 @@ pub(super) fn figure(lock: &Lock) -> Result<Option<Markup>> {
     let least = all().map(|point| point.1).fold(most, f64::min);
     let count = lines.iter().map(|(_, count, _)| *count).max().unwrap_or(0);
     let x = Axis::percentiles(count as f64);
-    let y = Axis::logarithmic("time", nanoseconds_label, least, most);
+    let y = Axis::logarithmic(
+        "time",
+        |ns| nanoseconds_label(ns).replace(' ', ""),
+        least,
+        most,
+    );
     let (mut inks, mut drawing) = (Inks::default(), Drawing::default());
     {
         let backend = Backend {
@@ -62,7 +67,7 @@ pub(super) fn figure(lock: &Lock) -> Result<Option<Markup>> {
                 .draw_series([PathElement::new(at, ink)])
                 .context("cannot draw a distribution")?;
             for &(quantile, ns) in points {
-                let tip = format!("{name}, {}: {}", percent(quantile), nanoseconds(ns));
+                let tip = format!("{name}, {}: {}", percent(quantile), units::time_of(ns));
                 let ink = inks.add("h", Some(tip));
                 let place = (x.place(quantile), y.place(ns));
                 chart
@@ -71,7 +76,7 @@ pub(super) fn figure(lock: &Lock) -> Result<Option<Markup>> {
             }
         }
     }
-    let label = format!("Distributions of {}", lock.name);
+    let label = format!("Distributions of {}", row.name());
     Ok(Some(html! {
         svg viewBox=(format!("0 0 {} {}", SIZE.0, SIZE.1)) role="img" aria-label=(label) {
             (drawing.render(&inks))

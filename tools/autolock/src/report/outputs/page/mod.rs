@@ -17,14 +17,17 @@ mod sheet;
 mod stack;
 mod waiting;
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
-use figures::units::{magnitude, nanoseconds, significant, three_digits};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{View, flame, folded, hottest, names};
-use crate::report::model::{Distribution, Dropped, Ending, Mode, Report, Site};
+use super::{View, flame, folded, names};
+use crate::report::model::{Dropped, Ending, Mode, Report, Site, SiteKind};
+use crate::report::rows::{Row, Totals};
+use crate::report::units;
 
 /// Locks that are shown in detail.
 const DETAILS: usize = 20;
@@ -36,13 +39,11 @@ const NAME: usize = 400;
 const NO_NAME: &str = "(no name)";
 
 /// The page's text.
-pub(crate) fn render(report: &Report) -> Result<String> {
-    let subject = Subject::new(report);
-    let detailed = subject.order.iter().take(DETAILS).copied();
-    let detailed: Vec<usize> = detailed.filter(|&lock| subject.has_detail(lock)).collect();
+pub(crate) fn render(report: &Report, rows: &[Row<'_>]) -> Result<String> {
+    let subject = Subject::new(report, rows);
     let mut details = Vec::new();
-    for (rank, &lock) in detailed.iter().enumerate() {
-        details.push(detail::section(&subject, lock, rank < OPEN)?);
+    for rank in 0..rows.len().min(DETAILS) {
+        details.push(detail::section(&subject, rank, rank < OPEN)?);
     }
     let mut flames = Vec::new();
     for view in View::ALL {
@@ -67,7 +68,7 @@ pub(crate) fn render(report: &Report) -> Result<String> {
                 header { h1 { (title) } (subject.verdict()) (subject.facts()) (subject.missing()) }
                 main {
                     (waiting::section(&subject))
-                    (sheet::section(&subject, &detailed))
+                    (sheet::section(&subject))
                     @if !details.is_empty() {
                         section class="group" {
                             h2 { "The hottest locks" }
@@ -106,46 +107,74 @@ pub(crate) fn render(report: &Report) -> Result<String> {
 /// A report, and what several parts of the page look up in it.
 pub(super) struct Subject<'a> {
     pub report: &'a Report,
-    /// The hottest lock first.
-    pub order: Vec<usize>,
-    /// The sites of each lock, the longest in all first.
-    pub sites: Vec<Vec<&'a Site>>,
-    /// Time waited for all locks.
-    pub waited_ns: u64,
-    /// What each lock is called, with its address where others are called the same.
+    /// The hottest lock first; a lock is known by its place here.
+    pub rows: &'a [Row<'a>],
+    pub totals: Totals,
+    /// The sites of each lock of the report.
+    sites: Vec<Vec<&'a Site>>,
+    /// The row of each lock of the report.
+    row_of: Vec<usize>,
+    /// What each row is called, with its identity where others are called the same.
     names: Vec<String>,
 }
 
 impl<'a> Subject<'a> {
-    fn new(report: &'a Report) -> Self {
+    fn new(report: &'a Report, rows: &'a [Row<'a>]) -> Self {
         let mut sites = vec![Vec::new(); report.locks.len()];
         for site in &report.sites {
             if let Some(sites) = sites.get_mut(site.lock) {
                 sites.push(site);
             }
         }
-        for sites in &mut sites {
-            sites.sort_by_key(|site: &&Site| std::cmp::Reverse((site.total_ns, site.count)));
+        let mut row_of = vec![usize::MAX; report.locks.len()];
+        for (rank, row) in rows.iter().enumerate() {
+            for &lock in &row.indices {
+                row_of[lock] = rank;
+            }
         }
         Self {
             report,
-            names: names::unique(report, NAME, |_, c| !c.is_control()),
-            order: hottest(report),
+            rows,
+            totals: Totals::of(report),
             sites,
-            waited_ns: report.locks.iter().map(|lock| lock.wait.total_ns).sum(),
+            row_of,
+            names: names::unique(rows, NAME, |_, c| !c.is_control()),
         }
     }
 
-    pub fn name(&self, lock: usize) -> &str {
-        match self.names.get(lock).map_or("", String::as_str) {
+    pub fn name(&self, rank: usize) -> &str {
+        match self.names.get(rank).map_or("", String::as_str) {
             "" => NO_NAME,
             name => name,
         }
     }
 
-    fn has_detail(&self, lock: usize) -> bool {
-        let lock = &self.report.locks[lock];
-        lock.wait.count + lock.hold.count + lock.timed_out.count > 0
+    /// The name of a lock of the report.
+    pub fn lock_name(&self, lock: usize) -> &str {
+        self.name(self.row_of.get(lock).copied().unwrap_or(usize::MAX))
+    }
+
+    /// The sites of a row, each pair of stacks once, the longest in all first.
+    pub fn sites(&self, rank: usize, kind: SiteKind) -> Vec<Site> {
+        let mut merged: BTreeMap<(Option<usize>, Option<usize>), Site> = BTreeMap::new();
+        let locks = self.rows[rank].indices.iter();
+        for site in locks
+            .flat_map(|&lock| &self.sites[lock])
+            .filter(|site| site.kind == kind)
+        {
+            merged
+                .entry((site.stack, site.holder))
+                .and_modify(|sum| {
+                    sum.count += site.count;
+                    sum.total_ns += site.total_ns;
+                    sum.samples += site.samples;
+                    sum.max_ns = sum.max_ns.max(site.max_ns);
+                })
+                .or_insert_with(|| (*site).clone());
+        }
+        let mut sites: Vec<Site> = merged.into_values().collect();
+        sites.sort_by_key(|site| Reverse((site.total_ns, site.count)));
+        sites
     }
 
     fn title(&self) -> &str {
@@ -155,28 +184,30 @@ impl<'a> Subject<'a> {
 
     /// The page in a sentence or two.
     fn verdict(&self) -> Markup {
-        let report = self.report;
-        let contended: u64 = report.locks.iter().map(|lock| lock.wait.count).sum();
-        let acquisitions: u64 = report.locks.iter().map(|lock| lock.acquisitions).sum();
-        let running = report.process.duration_ns as f64;
-        let most = self.order.first().map(|&lock| (lock, &report.locks[lock]));
+        let duration = self.report.process.duration_ns;
+        let Totals {
+            contended,
+            acquisitions,
+            wait_ns,
+            ..
+        } = self.totals;
         html! {
             p class="verdict" {
                 @if contended == 0 {
                     "Nobody waited for a lock"
-                    @if acquisitions > 0 { ": " (count(acquisitions)) " acquisitions, none contended" }
+                    @if acquisitions > 0 { ": " (units::count(acquisitions)) " acquisitions, none contended" }
                     "."
                 } @else {
-                    "In " (nanoseconds(running)) " its threads waited "
-                    strong { (nanoseconds(self.waited_ns as f64)) }
+                    "In " (units::time(duration)) " its threads waited "
+                    strong { (units::time(wait_ns)) }
                     " for locks"
-                    @if running > 0.0 {
-                        " (" (three_digits(self.waited_ns as f64 / running)) " threads at a time)"
+                    @if duration > 0 {
+                        " (" (units::digits(wait_ns as f64 / duration as f64)) " threads at a time)"
                     }
-                    ", " (count(contended)) " of " (count(acquisitions)) " acquisitions contended. "
-                    @if let Some((index, lock)) = most {
-                        (percent(lock.wait.total_ns, self.waited_ns)) " of the time went to "
-                        a href=(format!("#lock-{index}")) { strong { (self.name(index)) } }
+                    ", " (units::count(contended)) " of " (units::count(acquisitions)) " acquisitions contended. "
+                    @if let Some(row) = self.rows.first() {
+                        (units::share(row.wait.total_ns, wait_ns)) " of the time went to "
+                        a href="#lock-0" { strong { (self.name(0)) } }
                         "."
                     }
                 }
@@ -187,11 +218,6 @@ impl<'a> Subject<'a> {
     fn facts(&self) -> Markup {
         let report = self.report;
         let process = &report.process;
-        let used = report
-            .locks
-            .iter()
-            .filter(|lock| lock.acquisitions > 0)
-            .count();
         let cost = &report.cost;
         html! {
             dl class="facts" {
@@ -200,24 +226,29 @@ impl<'a> Subject<'a> {
                 dt { "process" }
                 dd {
                     (process.pid) ", child of " (process.parent) ", " (process.threads) " threads at the end, "
-                    (report.locks.len()) " locks"
-                    @if used < report.locks.len() { ", " (used) " of them acquired" }
+                    (units::plural(self.totals.locks, "lock"))
+                    @if (self.rows.len() as u64) < self.totals.locks { " of " (self.rows.len()) " identities" }
+                    ", " (self.totals.contended_locks) " of them waited for"
                 }
                 dt { "recorded" }
-                dd { (date(process.started_ns)) ", for " (nanoseconds(process.duration_ns as f64)) "; " (ending(process.ending)) }
+                dd { (date(process.started_ns)) ", for " (units::time(process.duration_ns)) "; " (ending(process.ending)) }
                 @if let Some(next) = &process.next { dt { "locks of" } dd { code { (next) } } }
                 dt { "mode" }
                 dd {
                     @match process.mode {
-                        Mode::Sampled => "sampled: every contended wait was timed; holds by samples, so that their counts and totals are estimates",
-                        Mode::Full => "full: every wait and every hold was timed",
+                        Mode::Sampled => {
+                            "sampled: every contended wait was timed; of the holds " (units::share(self.totals.hold_samples, self.totals.holds))
+                            ", so that their counts and totals are estimates"
+                        },
+                        Mode::Full => { "full: every wait and every hold was timed" },
                     }
                 }
                 @if cost.native_ns > 0.0 {
                     dt { "cost" }
                     dd {
-                        "an uncontended lock and unlock take " (significant(cost.native_ns)) " ns here; counting them adds "
-                        (significant(cost.counted_ns)) " ns, timing them " (significant(cost.timed_ns)) " ns"
+                        "an uncontended lock and unlock take " (units::time_of(cost.native_ns)) " here; counting them adds "
+                        (units::time_of(cost.counted_ns)) ", timing them " (units::time_of(cost.timed_ns))
+                        ": " (units::percent(self.totals.overhead_ratio)) " of a CPU in this run"
                     }
                 }
             }
@@ -254,6 +285,7 @@ impl<'a> Subject<'a> {
                     "."
                 }
             }
+            @for note in &self.report.notes { div class="note" { (note) } }
         }
     }
 }
@@ -296,39 +328,4 @@ fn date(ns: i64) -> String {
     // What the crate cannot write, it cannot have been.
     let last = Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since.min(last)).to_string()
-}
-
-/// A quantile's time. The histogram only knows the bucket, whose top may lie above the greatest value.
-fn quantile(times: &Distribution, quantile: f64) -> Option<u64> {
-    if times.histogram.is_empty() {
-        return None;
-    }
-    let ns = times.histogram.value_at_quantile(quantile);
-    Some(if times.shared {
-        ns
-    } else {
-        ns.min(times.max_ns)
-    })
-}
-
-/// Small numbers as they are.
-fn count(count: u64) -> String {
-    if count < 10_000 {
-        count.to_string()
-    } else {
-        magnitude(count as f64)
-    }
-}
-
-/// A share in per cent; nothing of nothing is none.
-fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 {
-        return "\u{2013}".into();
-    }
-    let share = 100.0 * part as f64 / whole as f64;
-    match share {
-        0.0 => "0 %".into(),
-        v if v < 0.01 => "< 0.01 %".into(),
-        v => format!("{} %", three_digits(v)),
-    }
 }

@@ -1,40 +1,45 @@
 //! The table of the locks, the hottest first: a part of it, or all of it behind a line to click.
 
-use figures::units::nanoseconds;
 use maud::{Markup, html};
 
-use super::{Subject, names, percent};
-use crate::report::model::{Distribution, Lock};
+use super::{DETAILS, Subject};
+use crate::report::identity::kind_name;
+use crate::report::model::Distribution;
+use crate::report::rows::{self, Row};
+use crate::report::units;
 
 /// Locks that are in view at once.
 const ROWS: usize = 50;
+/// Locks that are there at all: a browser can bear this many.
+const ALL: usize = 10_000;
 
 struct Column {
     title: &'static str,
     tip: &'static str,
     /// Text and, for sorting, the value behind it; none is not known.
-    cell: fn(&Subject, &Lock) -> Option<(String, f64)>,
+    cell: fn(&Subject, &Row<'_>) -> Option<(String, f64)>,
 }
 
 fn time(ns: u64) -> Option<(String, f64)> {
-    (ns > 0).then(|| (nanoseconds(ns as f64), ns as f64))
+    (ns > 0).then(|| (units::time(ns), ns as f64))
 }
 
 fn number(count: u64) -> Option<(String, f64)> {
-    Some((super::count(count), count as f64))
+    Some((units::count(count), count as f64))
 }
 
 fn some(count: u64) -> Option<(String, f64)> {
-    (count > 0).then(|| (super::count(count), count as f64))
+    (count > 0).then(|| (units::count(count), count as f64))
 }
 
 fn share(part: u64, whole: u64) -> Option<(String, f64)> {
-    (whole > 0).then(|| (percent(part, whole), part as f64 / whole as f64))
+    (whole > 0).then(|| (units::share(part, whole), part as f64 / whole as f64))
 }
 
 fn quantile(times: &Distribution, at: f64) -> Option<(String, f64)> {
-    let ns = super::quantile(times, at)? as f64;
-    Some((nanoseconds(ns), ns))
+    (!times.histogram.is_empty())
+        .then(|| rows::quantile(times, at))
+        .map(|ns| (units::time(ns), ns as f64))
 }
 
 const COLUMNS: &[Column] = &[
@@ -46,7 +51,7 @@ const COLUMNS: &[Column] = &[
     Column {
         title: "of all",
         tip: "share of the waiting for all locks",
-        cell: |s, l| share(l.wait.total_ns, s.waited_ns),
+        cell: |s, l| share(l.wait.total_ns, s.totals.wait_ns),
     },
     Column {
         title: "acquired",
@@ -120,23 +125,26 @@ const COLUMNS: &[Column] = &[
     },
 ];
 
-pub(super) fn section(subject: &Subject, detailed: &[usize]) -> Markup {
-    let all = &subject.order;
+pub(super) fn section(subject: &Subject) -> Markup {
+    let all = subject.rows.len();
     html! {
         section class="group" id="locks" {
             h2 { "Locks" }
-            @if all.is_empty() {
+            @if all == 0 {
                 p { "No lock was used." }
             } @else {
-                p class="hint" { "The most waited for first. Click a heading to sort, a name for what is known about it. Point at a heading for its meaning." }
-                @if all.len() > 8 {
+                p class="hint" {
+                    "The most waited for first; locks that were first used at the same place are one. "
+                    "Click a heading to sort, a name for what is known about it. Point at a heading for its meaning."
+                }
+                @if all > 8 {
                     input id="search" type="search" placeholder="only locks with these words" aria-label="Only locks with these words";
                 }
-                (table(subject, &all[..all.len().min(ROWS)], detailed))
-                @if all.len() > ROWS {
+                (table(subject, all.min(ROWS)))
+                @if all > ROWS {
                     details {
-                        summary { "all " (all.len()) " locks" }
-                        (table(subject, all, detailed))
+                        summary { @if all > ALL { "the first " (ALL) " of " (all) " locks" } @else { "all " (all) " locks" } }
+                        (table(subject, all.min(ALL)))
                     }
                 }
             }
@@ -144,7 +152,7 @@ pub(super) fn section(subject: &Subject, detailed: &[usize]) -> Markup {
     }
 }
 
-fn table(subject: &Subject, locks: &[usize], detailed: &[usize]) -> Markup {
+fn table(subject: &Subject, rows: usize) -> Markup {
     html! {
         div class="scroll" {
             table class="sheet" {
@@ -160,17 +168,16 @@ fn table(subject: &Subject, locks: &[usize], detailed: &[usize]) -> Markup {
                     }
                 }
                 tbody {
-                    @for (row, &index) in locks.iter().enumerate() {
-                        @let lock = &subject.report.locks[index];
-                        tr data-row=(row) {
-                            td class="name" title=(format!("{:#x}", lock.address)) {
-                                @if detailed.contains(&index) {
-                                    a href=(format!("#lock-{index}")) { (subject.name(index)) }
-                                } @else { (subject.name(index)) }
+                    @for (rank, row) in subject.rows[..rows].iter().enumerate() {
+                        tr data-row=(rank) {
+                            td class="name" title=(row.lock.id) {
+                                @if rank < DETAILS {
+                                    a href=(format!("#lock-{rank}")) { (subject.name(rank)) }
+                                } @else { (subject.name(rank)) }
                             }
-                            td { (names::of_kind(lock.kind)) }
+                            td { (kind_name(row.lock.kind)) }
                             @for (i, column) in COLUMNS.iter().enumerate() {
-                                @match (column.cell)(subject, lock) {
+                                @match (column.cell)(subject, row) {
                                     Some((text, value)) => {
                                         td class="number" data-value=(value) {
                                             @if i == 1 && value > 0.0 { (bar(value)) }

@@ -2,29 +2,13 @@
 
 use maud::{Markup, html};
 
-use super::NO_NAME;
+use super::{NO_NAME, names::passes_on};
 use crate::report::model::{Frame, Function, Report, Stack};
 
 /// Functions in view; the others behind a line to click.
 const SHOWN: usize = 7;
 /// Functions of this many bytes are cut in headings.
 const HEADING: usize = 90;
-
-/// Functions that only pass a lock on: whoever reads wants to know for whom.
-fn passes_on(name: &str) -> bool {
-    [
-        "std::",
-        "__gthread_",
-        "boost::",
-        "absl::",
-        "folly::",
-        "pthread_",
-        "__pthread_",
-        "mtx_",
-    ]
-    .iter()
-    .any(|start| name.starts_with(start))
-}
 
 struct Line<'a> {
     function: &'a Function,
@@ -37,7 +21,7 @@ fn lines(stack: &Stack) -> Vec<Line<'_>> {
     let mut lines: Vec<Line> = Vec::new();
     for frame in &stack.frames {
         for (depth, function) in frame.functions.iter().enumerate() {
-            let soft = lines.iter().all(|line| line.soft) && passes_on(&function.name);
+            let soft = passes_on(&function.name);
             lines.push(Line {
                 function,
                 frame,

@@ -1,12 +1,11 @@
 //! Threads that waited when the capture ended, and circles of threads that wait for each other.
 
-use std::collections::HashMap;
-
-use figures::units::nanoseconds;
 use maud::{Markup, html};
 
 use super::{Subject, stack};
 use crate::report::model::Waiting;
+use crate::report::places::circles;
+use crate::report::units;
 
 /// Threads that are shown.
 const SHOWN: usize = 100;
@@ -21,8 +20,12 @@ pub(super) fn section(subject: &Subject) -> Markup {
     // Those in circles first, then the longest.
     let mut order: Vec<(bool, &Waiting)> = waiting
         .iter()
-        .enumerate()
-        .map(|(i, thread)| (!circles.iter().any(|circle| circle.contains(&i)), thread))
+        .map(|thread| {
+            (
+                !circles.iter().flatten().any(|tid| *tid == thread.tid),
+                thread,
+            )
+        })
         .collect();
     order.sort_by_key(|(free, thread)| (*free, std::cmp::Reverse(thread.for_ns)));
     html! {
@@ -33,10 +36,10 @@ pub(super) fn section(subject: &Subject) -> Markup {
                     div class="alarm" {
                         strong { @if circle.len() == 1 { "A thread waits for itself" } @else { "Deadlock? " (circle.len()) " threads wait for each other" } }
                         ol {
-                            @for &i in circle {
-                                @let thread = &waiting[i];
+                            @for thread in circle.iter().filter_map(|tid| waiting.iter().find(|thread| thread.tid == *tid)) {
                                 li {
-                                    "thread " (thread.tid) " waits for " code { (subject.name(thread.lock)) }
+                                    "thread " (thread.tid) " waits for " code { (subject.lock_name(thread.lock)) }
+                                    @if let Some(lock) = subject.report.locks.get(thread.lock) { " at " code { (format!("{:#x}", lock.address)) } }
                                     ", held by " (thread.holder_tid.unwrap_or(0))
                                 }
                             }
@@ -61,7 +64,7 @@ fn card(subject: &Subject, thread: &Waiting, open: bool) -> Markup {
         details class="pair" open[open] {
             summary {
                 "thread " strong { (thread.tid) } " has been waiting for "
-                code { (subject.name(thread.lock)) } " for " strong { (nanoseconds(thread.for_ns as f64)) }
+                code { (subject.lock_name(thread.lock)) } " for " strong { (units::time(thread.for_ns)) }
                 @match thread.holder_tid {
                     Some(tid) => { ", held by thread " strong { (tid) } },
                     None => ", its holder is not known",
@@ -72,57 +75,5 @@ fn card(subject: &Subject, thread: &Waiting, open: bool) -> Markup {
                 div class="side holder" { h5 { "held from here" } (stack::list(subject.report, thread.holder)) }
             }
         }
-    }
-}
-
-/// Indices of threads each of which waits for the next, and the last for the first.
-fn circles(waiting: &[Waiting]) -> Vec<Vec<usize>> {
-    let by_tid: HashMap<u32, usize> = waiting
-        .iter()
-        .enumerate()
-        .map(|(i, w)| (w.tid, i))
-        .collect();
-    let next = |i: usize| by_tid.get(&waiting[i].holder_tid?).copied();
-    // The walk that came by first; a thread that its own walk comes to again is on a circle.
-    let mut walked = vec![usize::MAX; waiting.len()];
-    let mut circles = Vec::new();
-    for start in 0..waiting.len() {
-        let mut at = Some(start);
-        while let Some(i) = at.filter(|&i| walked[i] == usize::MAX) {
-            walked[i] = start;
-            at = next(i);
-        }
-        if let Some(first) = at.filter(|&i| walked[i] == start) {
-            let rest = std::iter::successors(next(first), |&i| next(i)).take_while(|&i| i != first);
-            circles.push([first].into_iter().chain(rest).collect());
-        }
-    }
-    circles
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn thread(tid: u32, holder_tid: Option<u32>) -> Waiting {
-        Waiting {
-            tid,
-            lock: 0,
-            for_ns: 0,
-            stack: None,
-            holder_tid,
-            holder: None,
-        }
-    }
-
-    #[test]
-    fn circles_are_found_once_and_chains_are_none() {
-        let waits = [(1, 2), (2, 3), (3, 1), (4, 1), (5, 9), (6, 6), (7, 5)];
-        let mut threads: Vec<Waiting> = waits.iter().map(|&(a, b)| thread(a, Some(b))).collect();
-        threads.push(thread(8, None));
-        assert_eq!(circles(&threads), [vec![0, 1, 2], vec![5]]);
-        threads.remove(1);
-        assert_eq!(circles(&threads), [vec![4]]);
-        assert!(circles(&[]).is_empty());
     }
 }

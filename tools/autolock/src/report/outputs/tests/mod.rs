@@ -1,5 +1,8 @@
 //! What must be true of all files, whatever they look like. Where there is a public reader, it reads them back.
 
+mod page;
+mod readers;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -12,6 +15,7 @@ use prost::Message as _;
 use super::pprof::Profile;
 use super::*;
 use crate::report::model::Kind;
+use crate::report::units;
 
 /// A folder that goes away, unless `KEEP_OUTPUTS` is set: for human eyes.
 struct Scratch(PathBuf);
@@ -178,7 +182,7 @@ fn profiles_are_well_formed_and_add_up_to_the_sites() {
 fn a_waiter_is_the_leaf_and_its_holder_a_label_and_the_other_way_round() {
     let report = sample::server();
     for (view, label, leaf, other) in [
-        (View::Wait, "holder", "Stats::flush(", "std::lock_guard<"),
+        (View::Wait, "holder", "Stats::flush(", "Stats::count("),
         (View::Blame, "waiter", "std::lock_guard<", "Stats::flush("),
     ] {
         let profile = decoded(&report, view);
@@ -206,169 +210,13 @@ fn a_waiter_is_the_leaf_and_its_holder_a_label_and_the_other_way_round() {
 }
 
 #[test]
-fn gos_pprof_reads_the_profiles_and_finds_the_same_totals() {
-    let go = Command::new("go").arg("version").output();
-    if !go.is_ok_and(|output| output.status.success()) {
-        return skipped("no go (apt-get install golang-go)");
-    }
-    let scratch = Scratch::new("pprof");
-    for (name, report) in all_kinds() {
-        let dir = scratch.0.join(name);
-        write_all(&report, &dir).expect("written");
-        for (view, kind) in PROFILES {
-            let file = dir.join(format!("{}.pb.gz", view.profile()));
-            let pprof = |arguments: &[&str]| {
-                let mut command = Command::new("go");
-                command
-                    .args(["tool", "pprof", "-symbolize=none"])
-                    .args(arguments)
-                    .arg(&file);
-                command
-                    .env("PPROF_TMPDIR", &scratch.0)
-                    .env("HOME", &scratch.0);
-                let output = command.output().expect("go runs");
-                let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert!(output.status.success(), "{name}, {view:?}: {complaint}");
-                String::from_utf8_lossy(&output.stdout).into_owned()
-            };
-            // Lines of samples: `count delay: locations`.
-            let raw = pprof(&["-raw"]);
-            let samples = raw
-                .split("\nSamples:\n")
-                .nth(1)
-                .and_then(|rest| rest.split("\nLocations").next());
-            let mut sum = (0, 0);
-            for line in samples.expect("samples").lines() {
-                let values = line
-                    .split_once(": ")
-                    .map(|(values, _)| values.split_whitespace());
-                let values: Vec<Option<u64>> = values
-                    .into_iter()
-                    .flatten()
-                    .map(|v| v.parse().ok())
-                    .collect();
-                if let [Some(count), Some(time)] = values[..] {
-                    sum = (sum.0 + count, sum.1 + time);
-                }
-            }
-            assert_eq!(sum, totals(&report, kind), "{name}, {view:?}:\n{raw}");
-            // The table's own total, of the value that it shows by default.
-            let top = pprof(&["-top", "-unit=ns", "-nodefraction=0", "-nodecount=0"]);
-            let total = top
-                .split(" of ")
-                .nth(1)
-                .and_then(|rest| rest.split("ns total").next());
-            let total = total.filter(|total| total.parse::<u64>().is_ok());
-            assert_eq!(
-                total.unwrap_or("0"),
-                sum.1.to_string(),
-                "{name}, {view:?}:\n{top}"
-            );
-        }
-    }
-}
-
-/// A Python that has the reader of histograms, in a folder beside the test program.
-fn python() -> Result<PathBuf, String> {
-    let program = std::env::current_exe().map_err(|e| e.to_string())?;
-    let folder = program
-        .ancestors()
-        .nth(2)
-        .ok_or("no target folder")?
-        .join("python-readers");
-    let python = folder.join("bin/python");
-    let run = |command: &mut Command| match command.output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr)
-            .trim()
-            .replace('\n', "; ")),
-        Err(error) => Err(error.to_string()),
-    };
-    let mut import = Command::new(&python);
-    if run(import.args(["-c", "import hdrh"])).is_err() {
-        let mut make = Command::new("python3");
-        run(make.args(["-m", "venv"]).arg(&folder))
-            .map_err(|e| format!("no Python environment (apt-get install python3-venv): {e}"))?;
-        let mut install = Command::new(&python);
-        run(install.args(["-m", "pip", "install", "--quiet", "hdrhistogram"]))
-            .map_err(|e| format!("pip cannot install hdrhistogram: {e}"))?;
-    }
-    Ok(python)
-}
-
-#[test]
-fn pythons_hdrhistogram_reads_the_logs_and_finds_the_same_distributions() {
-    let python = match python() {
-        Ok(python) => python,
-        Err(reason) => return skipped(&reason),
-    };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers/hlog.py");
-    let scratch = Scratch::new("hlog");
-    for (name, report) in all_kinds() {
-        let dir = scratch.0.join(name);
-        write_all(&report, &dir).expect("written");
-        for measure in Measure::ALL {
-            let file = dir.join(format!("{}.hlog", measure.name()));
-            let output = Command::new(&python)
-                .arg(&script)
-                .arg(&file)
-                .output()
-                .expect("python runs");
-            let text = String::from_utf8(output.stdout).expect("UTF-8");
-            assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            let mut read: BTreeMap<String, serde_json::Value> = BTreeMap::new();
-            for line in text.lines() {
-                let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
-                let tag = value["tag"].as_str().unwrap_or_default().to_owned();
-                assert!(read.insert(tag, value).is_none(), "{name}: twice: {line}");
-            }
-            let all = &read[""];
-            let (kind, tags) = match measure {
-                Measure::Wait => (SiteKind::Wait, hlog::tags(&report)),
-                Measure::Hold => (SiteKind::Hold, hlog::tags(&report)),
-            };
-            assert_eq!(all["count"], totals(&report, kind).0, "{name}");
-            assert_eq!(
-                all["length_ms"].as_f64().map(|ms| ms.round() as u64),
-                Some(report.process.duration_ns / 1_000_000)
-            );
-            assert_eq!(
-                all["start_ms"].as_f64().map(|ms| ms.round() as i64),
-                Some((report.process.started_ns as f64 / 1e6).round() as i64)
-            );
-            let mut known = 1;
-            for (lock, tag) in report.locks.iter().zip(tags) {
-                let distribution = measure.of(lock);
-                let Some(found) = read.get(&format!("{}:{tag}", measure.name())) else {
-                    assert_eq!(distribution.count, 0, "{name}: {tag} is missing");
-                    continue;
-                };
-                known += 1;
-                let histogram = &distribution.histogram;
-                assert_eq!(found["count"], distribution.count, "{name}: {tag}");
-                assert_eq!(found["digits"], 2);
-                let recorded: Vec<(u64, u64)> = histogram
-                    .iter_recorded()
-                    .map(|v| (v.value_iterated_to(), v.count_at_value()))
-                    .collect();
-                assert_eq!(
-                    found["recorded"],
-                    serde_json::json!(recorded),
-                    "{name}: {tag}"
-                );
-            }
-            assert_eq!(read.len(), known, "{name}: tags of no lock");
-        }
-    }
-}
-
-#[test]
 fn the_greatest_value_in_a_log_is_in_milliseconds() {
-    let log = hlog::log(&sample::server(), Measure::Wait).expect("log");
+    let log = hlog::log(
+        &sample::server(),
+        &hottest(&sample::server()),
+        Measure::Wait,
+    )
+    .expect("log");
     let log = String::from_utf8(log).expect("text");
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!(lines[0], "#[Histogram log format version 1.3]");
@@ -390,17 +238,30 @@ fn the_greatest_value_in_a_log_is_in_milliseconds() {
 }
 
 #[test]
-fn a_histogram_that_locks_share_is_in_the_log_once() {
-    let mut report = sample::huge(3);
-    let shared = report.locks[0].wait.histogram.clone();
-    for lock in &mut report.locks {
+fn a_histogram_that_locks_share_counts_once() {
+    // Three of one identity, and one of another; all have the histogram of their first use.
+    let mut report = sample::huge(4);
+    let shared = report.locks[3].wait.histogram.clone();
+    let id = report.locks[0].id.clone();
+    for (i, lock) in report.locks.iter_mut().enumerate() {
         lock.first_use = Some(0);
         lock.wait.shared = true;
         lock.wait.histogram = shared.clone();
+        if i < 3 {
+            lock.id.clone_from(&id);
+        }
     }
-    let log = String::from_utf8(hlog::log(&report, Measure::Wait).expect("log")).expect("text");
-    assert_eq!(log.matches("Tag=").count(), 1);
-    assert_eq!(log.matches("+others,").count(), 1);
+    let rows = hottest(&report);
+    assert_eq!(rows.len(), 2);
+    let log = hlog::log(&report, &rows, Measure::Wait).expect("log");
+    let log = String::from_utf8(log).expect("text");
+    assert_eq!(log.matches("Tag=").count(), 2);
+    // One row has as many values as its locks had waits or fewer, the other cannot have had them all.
+    let more = rows
+        .iter()
+        .filter(|row| row.wait.count < shared.len())
+        .count();
+    assert_eq!(log.matches("+others,").count(), more);
     assert_eq!(
         hlog::together(&report, Measure::Wait).expect("sum").len(),
         shared.len()
@@ -415,7 +276,7 @@ fn percentile_files_have_the_columns_that_plotters_expect() {
         .wait
         .histogram
         .saturating_record(4_300_000_000_000);
-    for (name, text) in hgrm::files(&report, Measure::Wait).expect("files") {
+    for (name, text) in hgrm::files(&report, &hottest(&report), Measure::Wait).expect("files") {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
@@ -451,7 +312,7 @@ fn percentile_files_have_the_columns_that_plotters_expect() {
             "{text}"
         );
     }
-    let (name, text) = &hgrm::files(&report, Measure::Wait).expect("files")[1];
+    let (name, text) = &hgrm::files(&report, &hottest(&report), Measure::Wait).expect("files")[1];
     assert_eq!(name, "hgrm/stats_lock-wait.hgrm");
     let median = report.locks[0].wait.histogram.value_at_quantile(0.5) as f64 / 1e3;
     let row = text
@@ -470,7 +331,7 @@ fn percentile_files_have_the_columns_that_plotters_expect() {
 fn percentile_files_stay_in_their_folder_and_are_for_the_hottest_locks_only() {
     for (name, report) in all_kinds() {
         for measure in Measure::ALL {
-            let files = hgrm::files(&report, measure).expect("files");
+            let files = hgrm::files(&report, &hottest(&report), measure).expect("files");
             assert!(files.len() <= 101, "{name}: {}", files.len());
             let mut names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
             for file in &names[1..] {
@@ -529,7 +390,7 @@ fn folded_stacks_begin_at_the_root_and_end_at_the_lock_or_at_who_waited_for_it()
         "{wait:?}"
     );
     let blame = folded::stacks(&report, View::Blame);
-    let blamed = format!("{of_flush};std::lock_guard<std::mutex>::lock_guard");
+    let blamed = format!("{of_flush};Stats::count(unsigned long)");
     assert_eq!(blame.get(&blamed), Some(&report.sites[0].total_ns));
     assert!(
         wait.keys()
@@ -579,119 +440,23 @@ fn flame_graphs_are_xml_and_show_what_was_recorded() {
 #[test]
 fn names_of_locks_are_told_apart() {
     let mut b = sample::Builder::new();
-    // The last looks like the first with its address; two had the same address, one after the other.
-    for name in ["a", "a", "b", "a@0x550000100000"] {
+    // The last looks like the first with its identity.
+    for name in ["a", "a", "b"] {
         b.lock(name, Kind::Mutex);
     }
+    let like = format!("a@{}", b.0.locks[0].id);
+    b.lock(&like, Kind::Mutex);
     b.lock("c", Kind::Readers);
     b.lock("c", Kind::Writers);
-    let mut report = b.0;
-    let again = report.locks[0].clone();
-    report.locks.push(again);
-    let tags = hlog::tags(&report);
-    assert_eq!(tags[2], "b");
-    assert_eq!(tags[4..6], ["c_(readers)", "c_(writers)"]);
-    let mut each = tags.clone();
-    each.sort_unstable();
-    each.dedup();
-    assert_eq!(each.len(), tags.len(), "{tags:?}");
-}
-
-fn page(report: &Report) -> String {
-    page::render(report).expect("page")
-}
-
-#[test]
-fn the_page_loads_nothing_and_no_name_breaks_out_of_it() {
-    for (name, report) in all_kinds() {
-        let page = page(&report);
-        // Links lead to places in the page.
-        assert_eq!(
-            page.matches("href=").count(),
-            page.matches("href=\"#").count(),
-            "{name}"
-        );
-        for loads in [" src=", "@import", "url(h", "<link", "<iframe", "<img"] {
-            assert!(!page.contains(loads), "{name}: {loads}");
-        }
-        // The page's own script alone.
-        assert_eq!(page.matches("<script").count(), 1, "{name}");
-        assert_eq!(page.matches("</script").count(), 1, "{name}");
-        // What remains of the page is XML but for void elements, the doctype, flags and inferno's prefix.
-        let (head, rest) = page.split_once("<body>").expect("body");
-        assert!(head.contains(figures::POLICY), "{name}");
-        let body = rest
-            .split_once("<script>")
-            .expect("script")
-            .0
-            .replace("fg:", "fg-");
-        let body = body
-            .replace("<details open", "<details")
-            .replace(" open>", ">")
-            .replace(" hidden>", ">");
-        let body = body.replace('\u{1}', "");
-        let body = void_elements_closed(&body);
-        let text = format!("<body>{body}</body>");
-        let tree = roxmltree::Document::parse(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let ids: Vec<&str> = tree
-            .descendants()
-            .filter_map(|n| n.attribute("id"))
-            .collect();
-        let different: std::collections::BTreeSet<&&str> = ids.iter().collect();
-        assert_eq!(ids.len(), different.len(), "{name}: ids");
-        for link in tree.descendants().filter_map(|n| n.attribute("href")) {
-            assert!(ids.contains(&&link[1..]), "{name}: {link} leads nowhere");
-        }
-    }
-}
-
-fn void_elements_closed(html: &str) -> String {
-    let mut closed = String::new();
-    let mut rest = html;
-    while let Some(at) = rest.find("<input ") {
-        let end = at + rest[at..].find('>').expect("closed");
-        closed.push_str(&rest[..end]);
-        closed.push_str("/>");
-        rest = &rest[end + 1..];
-    }
-    closed + rest
-}
-
-#[test]
-fn the_page_shows_pairs_of_waiters_and_holders_and_circles_of_threads() {
-    let page = page(&sample::server());
-    for stated in [
-        "Blocked here, because it was held there",
-        "another thread at the same place",
-        "Deadlock? 2 threads wait for each other",
-        "its holder is not known",
-        "cached -t 4 --data a b;c",
-        "signal 2 ended it",
-        "2 stacks",
-        "7 holds that were not seen to end",
-        "timing them 41.0 ns",
-        "config_lock (readers)",
-        "Stats::flush(std::ostream&amp;, std::chrono::duration&lt;long, std::ratio&lt;1l, 1000l&gt; &gt;)",
-    ] {
-        assert!(page.contains(stated), "{stated}");
-    }
-    assert_eq!(page.matches("<figure class=\"flame\">").count(), 3);
-    let without = self::page(&sample::empty());
-    for stated in [
-        "Nobody waited for a lock",
-        "No lock was used",
-        "no end was recorded",
-    ] {
-        assert!(without.contains(stated), "{stated}");
-    }
-    assert!(!without.contains("<figure"));
-}
-
-#[test]
-fn ten_thousand_locks_are_all_in_the_table_and_few_in_detail() {
-    let page = page(&sample::huge(10_000));
-    assert_eq!(page.matches("<details class=\"lock\"").count(), 20);
-    // A part of the table is in view; all of it is behind a line.
-    assert_eq!(page.matches("<tr data-row=").count(), 10_000 + 50);
-    assert!(page.contains("all 10000 locks"));
+    let rows = hottest(&b.0);
+    let mut tags = hlog::tags(&rows);
+    tags.sort_unstable();
+    let expected = ["b", "c_(readers)", "c_(writers)"];
+    assert_eq!(tags[3..], expected);
+    assert!(
+        tags[..3].iter().all(|tag| tag.starts_with("a@")),
+        "{tags:?}"
+    );
+    tags.dedup();
+    assert_eq!(tags.len(), rows.len(), "{tags:?}");
 }

@@ -2,20 +2,26 @@
 //!
 //! Every index is looked up and may lead nowhere; what is damaged is left out, counted, and told in the report's notes. No chain is followed, so
 //! no circle can catch it. Numbers whose sums would not fit 62 bits are taken for damage too: whoever adds up a report need not fear overflow.
+//!
+//! - [`header`]: the process; [`histograms`]; [`threads`]: what is not yet in the locks, and who waits. Here: modules, stacks, locks, sites.
+
+mod header;
+mod histograms;
+#[cfg(test)]
+mod tests;
+mod threads;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Seek};
 
 use anyhow::Result;
-use autolock_capture::layout::{self, Header, control, ending, frame, histogram, kind, mode, site};
-use hdrhistogram::Histogram;
+use autolock_capture::layout::{self, control, frame, histogram, kind, site};
 
-use super::bytes::{Item, get, part, parts};
+use super::bytes::get;
 use super::file::File;
 use super::identity::{Identity, first_used};
 use super::model::{
-    Cost, Distribution, Dropped, Ending, Frame, Kind, Lock, Mode, Module, Process, Report, Site,
-    SiteKind, Stack, Values, Waiting,
+    Distribution, Frame, Kind, Lock, Module, Report, Site, SiteKind, Stack, Values,
 };
 use super::symbols::{Symbols, base_name, clean, hexadecimal, unknown};
 
@@ -112,8 +118,8 @@ impl<'a> Builder<'a> {
         let notes = self.notes();
         Report {
             process,
-            dropped: dropped(header),
-            cost: cost(header),
+            dropped: header::dropped(header),
+            cost: header::cost(header),
             locks: self.locks,
             sites: self.sites,
             stacks: self.stacks,
@@ -268,59 +274,6 @@ impl<'a> Builder<'a> {
         (name, identity.digits())
     }
 
-    /// The values of histogram `index`. Each row serves once: 1 KiB in the file is never many histograms here.
-    fn histogram(&mut self, index: u32) -> Values {
-        if let Some(known) = self.histograms.get(&index) {
-            return known.clone();
-        }
-        let values = self.read_histogram(index);
-        self.histograms.insert(index, values.clone());
-        values
-    }
-
-    fn read_histogram(&mut self, index: u32) -> Values {
-        let empty = Distribution::empty().histogram;
-        let Some(item) = self.file.items::<layout::Histogram>().get(u64::from(index)) else {
-            self.damage.rows += 1;
-            return empty;
-        };
-        let mut rows = Vec::new();
-        let numbers = get!(item, layout::Histogram, rows);
-        for (number, row) in numbers.into_iter().enumerate().filter(|&(_, row)| row != 0) {
-            let item = self.file.items::<layout::Row>().get(u64::from(row));
-            let item = item.filter(|_| self.rows_taken.insert(row));
-            match item {
-                Some(item) => rows.push((number, item)),
-                None => self.damage.rows += 1,
-            }
-        }
-        let Some(&(last, _)) = rows.last() else {
-            return empty;
-        };
-        // As long as its last row needs, for there may be very many.
-        let highest = layout::lowest(last, layout::ROW - 1) + (1 << last.saturating_sub(1)) - 1;
-        let bytes = (last as u64 + 2) * size_of::<layout::Row>() as u64;
-        let made = Histogram::new_with_bounds(1, highest.clamp(2, HIGHEST), 2);
-        let Some(mut values) = made.ok().filter(|_| take(&mut self.room.histograms, bytes)) else {
-            self.damage.rows += rows.len() as u64;
-            return empty;
-        };
-        // What is added later may be larger.
-        values.auto(true);
-        for (number, row) in rows {
-            let counts = get!(row, layout::Row, counts);
-            let mut whole = true;
-            for (counter, count) in counts.into_iter().enumerate().filter(|&(_, n)| n != 0) {
-                whole &= take(&mut self.room.values, count)
-                    && values
-                        .record_n(layout::lowest(number, counter), count)
-                        .is_ok();
-            }
-            self.damage.rows += u64::from(!whole);
-        }
-        values.into()
-    }
-
     fn sites(&mut self) {
         for (_, item) in self.file.items::<layout::Site>().iter() {
             let lock = get!(item, layout::Site, lock);
@@ -366,118 +319,6 @@ impl<'a> Builder<'a> {
         self.stack_of.get(&index).copied()
     }
 
-    /// The capture's end on its own clock, or the last sign of life in it.
-    fn end(&self) -> u64 {
-        let header = self.file.header();
-        let ended = get!(header, Header, ended_ns);
-        if ended != 0 {
-            return ended;
-        }
-        let mut last = get!(header, Header, started_ns);
-        for (_, thread) in self.file.items::<layout::Thread>().iter() {
-            last = last.max(get!(thread, layout::Thread, waiting_since_ns));
-            for entry in parts!(thread, layout::Thread, entries) {
-                last = last.max(get!(entry, layout::Entry, sampled_ns));
-            }
-            for held in parts!(thread, layout::Thread, held) {
-                last = last.max(get!(held, layout::Held, since_ns));
-            }
-        }
-        last
-    }
-
-    /// What threads have not handed over: acquisitions, waits that are recorded at the release, waits that go on. And how many threads live.
-    fn threads(&mut self, end: u64) -> (usize, Vec<Waiting>) {
-        let mut living = 0;
-        let mut waiting = Vec::new();
-        for (_, thread) in self.file.items::<layout::Thread>().iter() {
-            let mut whole = true;
-            for entry in parts!(thread, layout::Thread, entries) {
-                if get!(entry, layout::Entry, key) != 0 {
-                    whole &= self.entry(entry);
-                }
-            }
-            let tid = get!(thread, layout::Thread, tid);
-            if tid != 0 {
-                living += 1;
-                if get!(thread, layout::Thread, held_count) != 0 {
-                    for held in parts!(thread, layout::Thread, held) {
-                        whole &= self.held(held);
-                    }
-                }
-                let lock = get!(thread, layout::Thread, waiting_for);
-                match self.lock_of.get(&lock) {
-                    Some(&lock) => waiting.push(self.waiting(thread, tid, lock, end)),
-                    None => whole &= lock == 0 || self.hidden.contains(&lock),
-                }
-            }
-            self.damage.threads += u64::from(!whole);
-        }
-        (living, waiting)
-    }
-
-    fn entry(&mut self, entry: Item<'_, layout::Entry>) -> bool {
-        let acquisitions = get!(entry, layout::Entry, acquisitions);
-        let failed = u64::from(get!(entry, layout::Entry, failed));
-        let index = get!(entry, layout::Entry, lock);
-        let Some(&lock) = self.lock_of.get(&index) else {
-            return self.hidden.contains(&index) || acquisitions == 0 && failed == 0;
-        };
-        let fits = take(&mut self.room.operations, acquisitions)
-            && take(&mut self.room.operations, failed);
-        if fits {
-            self.locks[lock].acquisitions += acquisitions;
-            self.locks[lock].failed_tries += failed;
-        }
-        fits
-    }
-
-    fn held(&mut self, held: Item<'_, layout::Held>) -> bool {
-        if get!(held, layout::Held, key) == 0 || get!(held, layout::Held, contended) == 0 {
-            return true;
-        }
-        let index = get!(held, layout::Held, lock);
-        let Some(&lock) = self.lock_of.get(&index) else {
-            return self.hidden.contains(&index);
-        };
-        let wait = get!(held, layout::Held, wait_ns);
-        if wait > LARGEST {
-            return false;
-        }
-        if take(&mut self.room.values, 1) {
-            let _ = self.locks[lock].wait.histogram.record(wait.min(HIGHEST));
-        }
-        self.site(Site {
-            lock,
-            kind: SiteKind::Wait,
-            stack: self.stack(get!(held, layout::Held, stack)),
-            holder: self.stack(get!(held, layout::Held, holder)),
-            count: 1,
-            total_ns: wait,
-            max_ns: wait,
-            samples: 1,
-        });
-        true
-    }
-
-    fn waiting(
-        &mut self,
-        thread: Item<'_, layout::Thread>,
-        tid: u32,
-        lock: usize,
-        end: u64,
-    ) -> Waiting {
-        let holder_tid = get!(thread, layout::Thread, waiting_holder_tid);
-        Waiting {
-            tid,
-            lock,
-            for_ns: end.saturating_sub(get!(thread, layout::Thread, waiting_since_ns)),
-            stack: self.stack(get!(thread, layout::Thread, waiting_stack)),
-            holder_tid: Some(holder_tid).filter(|&tid| tid != 0),
-            holder: self.stack(get!(thread, layout::Thread, waiting_holder)),
-        }
-    }
-
     /// Every total of a lock is the sum of its sites.
     fn totals(&mut self) {
         for site in &self.sites {
@@ -501,43 +342,6 @@ impl<'a> Builder<'a> {
                     *sum = Distribution::empty();
                 }
             }
-        }
-    }
-
-    fn process(&self, header: Item<'_, Header>, end: u64) -> Process {
-        let executable = get!(header, Header, executable);
-        let executable = executable
-            .split(|&byte| byte == 0)
-            .next()
-            .unwrap_or_default();
-        let command = get!(header, Header, command);
-        let length = get!(header, Header, command_length) as usize;
-        let command = &command[..command.len().min(length)];
-        let command = command.strip_suffix(&[0]).unwrap_or(command);
-        let next = self.module_of.get(&get!(header, Header, next_module));
-        Process {
-            executable: clean(&String::from_utf8_lossy(executable)),
-            command: command
-                .split(|&byte| byte == 0)
-                .filter(|_| !command.is_empty())
-                .map(|argument| clean(&String::from_utf8_lossy(argument)))
-                .collect(),
-            pid: get!(header, Header, pid),
-            parent: get!(header, Header, parent),
-            started_ns: get!(header, Header, started_realtime_ns),
-            duration_ns: end
-                .saturating_sub(get!(header, Header, started_ns))
-                .min(LARGEST),
-            ending: ending_of(
-                get!(header, Header, ending),
-                get!(header, Header, ending_detail),
-            ),
-            mode: match get!(header, Header, mode) {
-                mode::FULL => Mode::Full,
-                _ => Mode::Sampled,
-            },
-            next: next.map(|&module| self.modules[module].path.clone()),
-            threads: 0,
         }
     }
 
@@ -598,39 +402,3 @@ fn site_kind_of(kind: u32) -> Option<SiteKind> {
         _ => return None,
     })
 }
-
-fn ending_of(how: u32, detail: u32) -> Ending {
-    match how {
-        ending::EXIT => Ending::Exit,
-        ending::UNDERSCORE_EXIT => Ending::UnderscoreExit(detail),
-        ending::QUICK_EXIT => Ending::QuickExit,
-        ending::SIGNAL => Ending::Signal(detail),
-        _ => Ending::None,
-    }
-}
-
-fn dropped(header: Item<'_, Header>) -> Dropped {
-    let dropped = part!(header, Header, dropped);
-    Dropped {
-        operations: get!(dropped, layout::Dropped, operations),
-        threads: get!(dropped, layout::Dropped, threads),
-        stacks: get!(dropped, layout::Dropped, stacks),
-        sites: get!(dropped, layout::Dropped, sites),
-        values: get!(dropped, layout::Dropped, values),
-        holds: get!(dropped, layout::Dropped, holds),
-    }
-}
-
-fn cost(header: Item<'_, Header>) -> Cost {
-    let cost = part!(header, Header, cost);
-    let ns = |picoseconds: u64| picoseconds as f64 / 1000.0;
-    Cost {
-        native_ns: ns(get!(cost, layout::Cost, native_ps)),
-        counted_ns: ns(get!(cost, layout::Cost, counted_ps)),
-        timed_ns: ns(get!(cost, layout::Cost, timed_ps)),
-    }
-}
-
-#[cfg(test)]
-#[path = "build_tests.rs"]
-mod tests;

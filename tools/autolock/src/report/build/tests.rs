@@ -280,6 +280,25 @@ fn a_chunk_belongs_to_one_table_and_never_to_the_header() {
 }
 
 #[test]
+fn stacks_are_as_deep_as_the_recorder_makes_them_and_share_no_frames() {
+    let mut capture = Synthetic::new();
+    let whole = capture.stack(&[(0, 0x100); layout::DEPTH]);
+    let deeper = capture.stack(&[(0, 0x100); layout::DEPTH + 1]);
+    assert_eq!(report(&capture).stacks.len(), 1);
+    // Two on the same frames are more than there are.
+    put32(
+        &mut capture.items[layout::STACKS][deeper as usize],
+        offset_of!(layout::Stack, len),
+        layout::DEPTH as u32,
+    );
+    let again = capture.items[layout::STACKS][whole as usize].clone();
+    capture.items[layout::STACKS].push(again);
+    let report = report(&capture);
+    assert_eq!(report.stacks.len(), 2);
+    assert!(report.notes[0].contains("1 stacks"), "{:?}", report.notes);
+}
+
+#[test]
 fn one_row_serves_one_histogram() {
     let mut capture = Synthetic::new();
     let one = capture.histogram(&[(1 << 41, 1)]);

@@ -1,0 +1,210 @@
+//! Acquisitions that are more than one count: timed ones, contended ones, the first after something about the lock has changed.
+
+use core::ffi::c_int;
+use core::sync::atomic::Ordering::Relaxed;
+
+use autolock_capture::{
+    Recorder,
+    layout::{Entry, Lock, Thread, control},
+};
+use libc::EOWNERDEAD;
+
+use super::{
+    Caller, Primitive, bump, find,
+    held::{self, New},
+    inside, lock_record, sign,
+};
+use crate::{
+    clock, options,
+    record::{self, Linux},
+};
+
+/// Shortest time between two timed acquisitions of a lock by a thread that goes on timing as many, in nanoseconds.
+const TOO_OFTEN_NS: u64 = 8_000;
+/// From here on more are timed.
+const RARE_NS: u64 = 4 * TOO_OFTEN_NS;
+/// At least one in so many is timed.
+const LONGEST_INTERVAL: u32 = 128;
+
+/// What is known of a contended acquisition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    /// How long it took, and when it ended.
+    pub(super) ns: u64,
+    pub(super) end_ns: u64,
+    /// The stack of the acquisition that was waited for.
+    pub(super) holder: u32,
+}
+
+/// An acquisition that is more than one count.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn account<P: Primitive>(
+    object: usize,
+    caller: Caller,
+    stack: u32,
+    wait: Option<Wait>,
+) {
+    // SAFETY: the caller's contract.
+    let Some((thread, entry)) = (unsafe { find::<P>(object, caller) }) else {
+        return;
+    };
+    let Some(recorder) = record::recorder() else {
+        return;
+    };
+    let key = object as u64 | P::TAG;
+    let done = inside(thread, || {
+        // SAFETY: the caller's contract; it is held.
+        if unsafe { P::is_nested(object) } {
+            let lock = record::lock_of(entry);
+            lock.recursions.fetch_add(1, Relaxed);
+            return Some(());
+        }
+        // SAFETY: the caller's contract.
+        unsafe { follow::<P>(&recorder, thread, entry, object, caller) };
+        bump(&entry.acquisitions);
+        entry.caller.store(caller.address as u64, Relaxed);
+        entry
+            .stack_pointer
+            .store(caller.stack_pointer as u64, Relaxed);
+        let lock = record::lock_of(entry);
+        if !P::KNOWS_HOLDER || !P::EXCLUSIVE {
+            sign(thread, entry, lock);
+        }
+        let skip = entry.skip.load(Relaxed);
+        let is_due = skip <= 1;
+        if !is_due {
+            entry.skip.store(skip - 1, Relaxed);
+            if wait.is_none() {
+                return Some(());
+            }
+        }
+        let mut held = New {
+            key,
+            lock: entry.lock.load(Relaxed),
+            stack,
+            weight: 0,
+            since_ns: wait.map_or(0, |wait| wait.end_ns),
+            wait,
+        };
+        if is_due {
+            held.weight = entry.interval.load(Relaxed) >> 16;
+            if P::EXCLUSIVE {
+                compare_owners(thread, entry, lock);
+            }
+            // The clock last: from here on the critical section counts.
+            let now = wait.map_or_else(clock::now_ns, |wait| wait.end_ns);
+            held.since_ns = now;
+            draw(thread, entry, now);
+        }
+        held::hold(&recorder, thread, &held);
+        Some(())
+    });
+    if done.is_none() {
+        let dropped = &recorder.capture().header().dropped.operations;
+        dropped.fetch_add(1, Relaxed);
+    }
+}
+
+/// Brings the entry in line with the lock's control word. While the lock is held.
+unsafe fn follow<P: Primitive>(
+    recorder: &Recorder<Linux>,
+    thread: &Thread,
+    entry: &Entry,
+    object: usize,
+    caller: Caller,
+) {
+    let mut lock = record::lock_of(entry);
+    let mut now = lock.control.load(Relaxed);
+    let known = entry.control.load(Relaxed);
+    if now == known {
+        return;
+    }
+    let is_another = (now ^ known) & !(control::GENERATION - 1) != 0;
+    if is_another || now & control::DEAD != 0 {
+        // Destroyed since, and made anew here: another lock, perhaps under the same record.
+        recorder.flush(entry);
+        // SAFETY: the caller's contract.
+        let index = unsafe { lock_record::<P>(recorder, thread, object, caller) };
+        if index != 0 {
+            recorder.point(entry, index);
+        }
+        lock = record::lock_of(entry);
+        now = lock.control.load(Relaxed);
+    }
+    if now & control::PROBE != 0 && P::EXCLUSIVE {
+        // Whoever comes first after the one that asked, answers; it holds the lock, so nobody else does.
+        now = lock.control.fetch_and(!control::PROBE, Relaxed) & !control::PROBE;
+        bump(&lock.compared);
+        if lock.last_owner.load(Relaxed) != thread.index.load(Relaxed) {
+            bump(&lock.changed);
+        }
+    }
+    entry.control.store(now, Relaxed);
+}
+
+/// How often does the lock go from thread to thread? In full mode by comparing every two acquisitions; else a timed one asks the next. While the lock is held.
+fn compare_owners(thread: &Thread, entry: &Entry, lock: &Lock) {
+    let me = thread.index.load(Relaxed);
+    let last = lock.last_owner.load(Relaxed);
+    if options::get().full {
+        if last != 0 {
+            bump(&lock.compared);
+            if last != me {
+                bump(&lock.changed);
+            }
+        }
+    } else {
+        lock.control.fetch_or(control::PROBE, Relaxed);
+        // The asking thread's own next acquisition must notice too.
+        let known = entry.control.load(Relaxed) & !control::PROBE;
+        entry.control.store(known, Relaxed);
+    }
+    if last != me {
+        lock.last_owner.store(me, Relaxed);
+    }
+}
+
+/// Decides when the next acquisition is timed: as often as costs little.
+fn draw(thread: &Thread, entry: &Entry, now: u64) {
+    if options::get().full {
+        entry.skip.store(1, Relaxed);
+        return;
+    }
+    let passed = now.wrapping_sub(entry.sampled_ns.load(Relaxed));
+    entry.sampled_ns.store(now, Relaxed);
+    let mut interval = entry.interval.load(Relaxed) & 0xffff;
+    if passed < TOO_OFTEN_NS {
+        interval = (interval * 2).min(LONGEST_INTERVAL);
+    } else if passed > RARE_NS {
+        interval = (interval / 2).max(1);
+    }
+    let mut next = 1;
+    if interval > 1 {
+        // Uniform from 1 to twice the interval less 1, so that nothing periodic hides (xorshift64, Marsaglia 2003).
+        let mut random = thread.random.load(Relaxed);
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        thread.random.store(random, Relaxed);
+        next = 1 + ((random >> 33) as u32) % (2 * interval - 1);
+    }
+    entry.skip.store(next, Relaxed);
+    entry.interval.store(next << 16 | interval, Relaxed);
+}
+
+/// An acquisition by a try with an uncommon result: that of a dead owner's robust mutex is one.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn settle<P: Primitive>(
+    object: usize,
+    caller: Caller,
+    stack: u32,
+    result: c_int,
+) -> c_int {
+    if result == EOWNERDEAD {
+        // SAFETY: the caller's contract.
+        unsafe { account::<P>(object, caller, stack, None) };
+    }
+    result
+}
