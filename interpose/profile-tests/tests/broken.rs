@@ -205,11 +205,12 @@ fn changed_records_of_waits_are_noticed() {
             ("a wait more at each place", |c, a| {
                 sites(c, a, site::WAIT, |site| add(&site.count, 1));
             }),
-            ("waits that are 3 % longer", |c, a| {
-                sites(c, a, site::WAIT, |site| scale(&site.total_ns, 103));
+            // What a waiter can know of its wait is less exact than what a holder knows of its hold.
+            ("waits that are a tenth longer", |c, a| {
+                sites(c, a, site::WAIT, |site| scale(&site.total_ns, 110));
             }),
-            ("waits that are 3 % shorter", |c, a| {
-                sites(c, a, site::WAIT, |site| scale(&site.total_ns, 97));
+            ("waits that are a tenth shorter", |c, a| {
+                sites(c, a, site::WAIT, |site| scale(&site.total_ns, 90));
             }),
             ("waiter and holder exchanged", |c, a| {
                 sites(c, a, site::WAIT, |site| {
