@@ -244,16 +244,8 @@ fn without_memory_locks_share_and_what_is_lost_is_counted() {
     let dropped = &capture.header().dropped;
     let sites = sum_of(capture, |site| site.count.load(Relaxed));
     assert_eq!(sites + dropped.sites.load(Relaxed), 19_999);
-    // A lock of another first use cannot share, and is refused.
-    let new = recorder.stack(ME, &[2]);
-    if new != 0 {
-        let mut refused = 0;
-        for key in 0..2000_u64 {
-            refused +=
-                u32::from(recorder.lock(ME, 0x1_0000_0000 + key * 8, kind::SPIN, 5, new) == 0);
-        }
-        assert_ne!(refused, 0);
-    }
+    // Threads find room all the same, until there is none at all.
+    assert!(recorder.thread(2).is_some());
     for tid in 0..100 {
         let _ = recorder.thread(tid + 2);
     }
