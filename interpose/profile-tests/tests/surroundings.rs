@@ -227,7 +227,7 @@ fn the_table_is_printed_on_demand_and_at_an_interval() {
         .args(&["long", "20", "100"])
         .env("AUTOLOCK_PROFILE_INTERVAL", "500ms")
         .must_be_right();
-    let tables = finished.ended.stderr.matches("long_held").count();
+    let tables = finished.ended.stderr.matches(" acquisitions, ").count();
     assert!(
         tables >= 3,
         "{tables} tables in 2 s: {}",
@@ -248,7 +248,7 @@ fn the_table_is_printed_on_demand_and_at_an_interval() {
     let finished = started.end();
     assert!(finished.ended.succeeded(), "{}", finished.ended.story());
     let finished = finished.must_be_right();
-    let tables = finished.ended.stderr.matches("long_held").count();
+    let tables = finished.ended.stderr.matches(" acquisitions, ").count();
     assert!(tables >= 2, "{tables} tables: {}", finished.ended.story());
 }
 
