@@ -548,7 +548,8 @@ mod tests {
         };
         let tell = |document: Document, run: Run| findings(&document, &run, files.path());
         assert_eq!(tell(document(), run()), Vec::<String>::new());
-        let cases: [(&str, fn(&mut Document, &mut Run)); 9] = [
+        type Spoil = fn(&mut Document, &mut Run);
+        let cases: [(&str, Spoil); 9] = [
             ("the locks have (2, 20)", |d, _| drop(d.locks.remove(0))),
             ("hold: the sites have", |d, _| d.sites[1].total_ns += 1),
             ("the pprof file have", |d, _| d.totals.wait_ns += 1),
@@ -563,7 +564,7 @@ mod tests {
                 d.totals.acquisitions = 999
             }),
             ("things were dropped", |d, _| {
-                drop(d.dropped.insert("sites".into(), 1))
+                *d.dropped.entry("sites".into()).or_default() += 1;
             }),
             ("does not name the capture", |_, r| r.said.clear()),
         ];

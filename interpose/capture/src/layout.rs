@@ -445,8 +445,10 @@ pub const fn lowest(row: usize, counter: usize) -> u64 {
     }
 }
 
-/// Locks that a thread's own counters are kept for.
-pub const ENTRIES: usize = 256;
+/// Places for entries by key.
+pub const PLACES: usize = 256;
+/// Locks that a thread's own counters are kept for: one at each place, and at last the one that found both its places taken.
+pub const ENTRIES: usize = PLACES + 1;
 /// Holds that a thread remembers at once.
 pub const HELD: usize = 32;
 /// Stacks that a thread remembers.
@@ -484,9 +486,15 @@ pub struct Thread {
     pub next_free: AtomicU32,
     /// The lock whose wait on a condition variable is going on; 0 if none.
     pub in_cond: AtomicU32,
+    /// Of the acquisitions that are due to be timed, by their entries, how many to let pass before the next is.
+    pub skip: AtomicU32,
+    /// One in so many of them is timed.
+    pub interval: AtomicU32,
+    /// When one was timed last.
+    pub sampled_ns: AtomicU64,
     /// For later.
-    pub reserved: [AtomicU64; 9],
-    /// Counters by lock: the entry of a key is at one of two neighbouring places.
+    pub reserved: [AtomicU64; 7],
+    /// Counters by lock: the entry of a key is at one of two neighbouring places, or at the end.
     pub entries: [Entry; ENTRIES],
     /// What it holds that will be recorded at its release.
     pub held: [Held; HELD],
@@ -508,9 +516,9 @@ pub struct Entry {
     pub acquisitions: AtomicU64,
     /// Failed tries likewise.
     pub failed: AtomicU32,
-    /// Acquisitions until the next timed one.
+    /// Acquisitions until the next that is due.
     pub skip: AtomicU32,
-    /// Low 16 bits: one in so many is timed now. High 16 bits: after how many the next one is, drawn at random around that.
+    /// Low 16 bits: one in so many is due to be timed now. High 16 bits: after how many the next one is, drawn at random around that.
     pub interval: AtomicU32,
     /// Where the lock stands in the capture, in units of 64 bytes.
     pub place: AtomicU32,

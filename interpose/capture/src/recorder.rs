@@ -15,7 +15,7 @@ use core::sync::atomic::{
 };
 
 use crate::layout::{
-    self, CHUNK, DEPTH, ENTRIES, Entry, Header, Histogram, LOCK_BUCKETS, Lock, MAGIC, Module, Row,
+    self, CHUNK, DEPTH, Entry, Header, Histogram, LOCK_BUCKETS, Lock, MAGIC, Module, PLACES, Row,
     SITE_BUCKETS, STACK_BUCKETS, Site, Stack, Thread, VERSION, control,
 };
 use crate::view::{Capture, Item};
@@ -630,6 +630,9 @@ impl<S: System> Recorder<S> {
             stack.caller.store(0, Relaxed);
         }
         thread.waiting_for.store(0, Relaxed);
+        thread.skip.store(0, Relaxed);
+        thread.interval.store(0, Relaxed);
+        thread.sampled_ns.store(0, Relaxed);
         let tid = thread.tid.swap(0, Relaxed);
         let _ = self.adding(tid, || {
             let free = &self.header().free_threads;
@@ -639,7 +642,7 @@ impl<S: System> Recorder<S> {
         });
     }
 
-    /// The entry of a key in a thread, if it has one.
+    /// The entry of a key in a thread, if it has one at the key's own places.
     #[inline]
     #[must_use]
     pub fn entry(thread: &Thread, key: u64) -> Option<&Entry> {
@@ -652,16 +655,34 @@ impl<S: System> Recorder<S> {
         (entry.key.load(Relaxed) == key).then_some(entry)
     }
 
-    /// An entry for a key that has none, in place of another one. By its thread.
+    /// The same, wherever it is.
     #[must_use]
-    pub fn new_entry<'a>(&self, thread: &'a Thread, key: u64, lock: u32) -> Option<&'a Entry> {
-        self.capture.get::<Lock>(lock)?;
+    pub fn any_entry(thread: &Thread, key: u64) -> Option<&Entry> {
+        let last = &thread.entries[PLACES];
+        Self::entry(thread, key).or_else(|| (last.key.load(Relaxed) == key).then_some(last))
+    }
+
+    /// An entry for a key that has none, in place of another one. By its thread.
+    ///
+    /// Where both places are taken it is the last entry, which the next such lock takes over: of many locks that are used by turns none pushes the others out.
+    /// But for one in 16 (`chance` is a random number) and those that somebody has waited for, whose entries others look for.
+    #[must_use]
+    pub fn new_entry<'a>(
+        &self,
+        thread: &'a Thread,
+        key: u64,
+        lock: u32,
+        chance: u32,
+    ) -> Option<&'a Entry> {
+        let record = self.capture.get::<Lock>(lock)?;
+        let is_sought = record.control.load(Relaxed) & control::HOT != 0 || chance % 16 == 0;
         let [first, second] = places(key);
-        // The one that is free, else the second choice, so that what stands at its first stays.
         let at = if thread.entries[first].key.load(Relaxed) == 0 {
             first
         } else if thread.entries[second].key.load(Relaxed) == 0 {
             second
+        } else if !is_sought {
+            PLACES
         } else {
             let of_first = thread.entries[first].acquisitions.load(Relaxed);
             let of_second = thread.entries[second].acquisitions.load(Relaxed);
@@ -708,6 +729,6 @@ fn is_module(module: &Module, new: &NewModule<'_>) -> bool {
 /// The two places of a key's entry.
 #[inline]
 fn places(key: u64) -> [usize; 2] {
-    let hash = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize & (ENTRIES - 1);
+    let hash = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize & (PLACES - 1);
     [hash, hash ^ 1]
 }

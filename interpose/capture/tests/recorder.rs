@@ -137,7 +137,9 @@ fn threads_that_add_the_same_things_at_once_add_them_once_and_lose_nothing() {
                         recorder.add(tid, [lock, site::WAIT, stack, 0], 10, 1);
                         recorder.count(tid, lock, histogram::WAIT, round << 8, 1);
                         let key = (round + 1) << 3;
-                        let entry = recorder.new_entry(thread, key, lock).expect("an entry");
+                        let entry = recorder
+                            .new_entry(thread, key, lock, key as u32)
+                            .expect("an entry");
                         entry.acquisitions.fetch_add(3, Relaxed);
                     }
                     recorder.thread_ended(thread);
@@ -282,7 +284,7 @@ fn a_threads_place_serves_the_next_thread_with_nothing_left_in_it() {
     let recorder = memory.recorder::<Plenty>();
     let lock = recorder.lock(ME, 0x40, kind::MUTEX, 9, 0);
     let thread = recorder.thread(7).expect("room");
-    let entry = recorder.new_entry(thread, 0x40, lock).expect("an entry");
+    let entry = recorder.new_entry(thread, 0x40, lock, 1).expect("an entry");
     entry.acquisitions.store(5, Relaxed);
     entry.failed.store(2, Relaxed);
     assert!(Recorder::<Plenty>::entry(thread, 0x40).is_some());
@@ -307,8 +309,8 @@ fn entries_that_give_way_to_others_keep_every_count() {
         for key in 1..2000_u64 {
             let key = key * 40;
             let lock = recorder.lock(ME, key, kind::MUTEX, key, 0);
-            let entry = Recorder::<Plenty>::entry(thread, key)
-                .or_else(|| recorder.new_entry(thread, key, lock))
+            let entry = Recorder::<Plenty>::any_entry(thread, key)
+                .or_else(|| recorder.new_entry(thread, key, lock, key as u32))
                 .expect("an entry");
             entry.acquisitions.fetch_add(1 + round, Relaxed);
         }

@@ -20,6 +20,17 @@ unsafe fn mirror<'a>(object: usize) -> &'a Mirror {
     unsafe { &*core::ptr::with_exposed_provenance::<Mirror>(object) }
 }
 
+/// Whether the process has one thread only, as far as glibc knows.
+#[inline(always)]
+fn is_single_threaded() -> bool {
+    unsafe extern "C" {
+        /// `<sys/single_threaded.h>`, glibc 2.32.
+        static __libc_single_threaded: core::sync::atomic::AtomicU8;
+    }
+    // SAFETY: glibc's variable; it changes only in this thread while it is true.
+    unsafe { __libc_single_threaded.load(Relaxed) != 0 }
+}
+
 impl Primitive for Mutex {
     #[inline(always)]
     unsafe fn is_busy(object: usize) -> bool {
@@ -32,7 +43,9 @@ impl Primitive for Mutex {
     unsafe fn may_try(object: usize) -> bool {
         const ROBUST: u32 = 0x10; // PTHREAD_MUTEX_ROBUST_NORMAL_NP
         // SAFETY: the caller's contract.
-        unsafe { mirror(object) }.kind.load(Relaxed) & ROBUST == 0
+        let kind = unsafe { mirror(object) }.kind.load(Relaxed);
+        // A single thread waits for nobody in its own process, and glibc's lock then does without atomic instructions, its try does not.
+        kind & ROBUST == 0 && !is_single_threaded()
     }
 
     unsafe fn kind(object: usize) -> u32 {

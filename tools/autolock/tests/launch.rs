@@ -67,7 +67,7 @@ const PROGRAM: &str = r#"
             char name[64];
             snprintf(name, sizeof name, "program.%d.lockprof", (int)getpid());
             fclose(fopen(name, "w"));
-            return 4;
+            return argc > 2 ? atoi(argv[2]) : 4;
         }
         if (!strcmp(what, "wait")) {
             struct sigaction action = {.sa_handler = say};
@@ -612,13 +612,73 @@ fn a_report_is_made_of_the_captures_of_this_run() {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     assert!(!stderr.contains("program.1.lockprof"), "{stderr}");
-    // None made: said, and the program's success does not hide it.
-    let output = bench.output("profile", &["--report", "--", "./program"]);
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{output:?}");
-    assert!(stderr.contains("no capture"), "{stderr}");
-    let output = bench.output("profile", &["--report", "--", "./program", "exit", "9"]);
-    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    // Not a capture: that is our failure, but the program's status comes first. The next program's was good.
+    assert!(stderr.contains("not readable as a capture"), "{stderr}");
+    let good = bench.output("profile", &["--report", "--", "./program", "capture", "0"]);
+    assert_eq!(good.status.code(), Some(125), "{good:?}");
+    // None made: said, and no failure.
+    for code in [0, 9] {
+        let args = ["--report", "--", "./program", "exit", &code.to_string()];
+        let output = bench.output("profile", &args);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(text(&output.stderr).contains("no capture"), "{output:?}");
+    }
+}
+
+#[test]
+fn the_real_preloads_judge_their_options_and_are_reported() {
+    let Some(autolock) = std::env::var_os("AUTOLOCK_LIB").map(PathBuf::from) else {
+        let reason = "AUTOLOCK_LIB does not name libautolock.so";
+        assert!(std::env::var_os("CI").is_none(), "{reason}");
+        eprintln!("SKIPPED: {reason}");
+        return;
+    };
+    let bench = Bench::new();
+    let folder = autolock.parent().expect("in a folder");
+    let start = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_autolock"));
+        command
+            .env_remove("LD_PRELOAD")
+            .env("AUTOLOCK_LIB_DIR", folder);
+        command.current_dir(bench.folder.path()).args(args);
+        command.output().expect("starts")
+    };
+    for args in [
+        ["run", "--algorithm", "nonesuch"],
+        ["profile", "--signal", "SEGV"],
+        ["profile", "--interval", "soon"],
+        ["profile", "--memory", "1"],
+        ["profile", "--table", "1000"],
+    ] {
+        let output = start(&[&args[..], &["--", "./program"]].concat());
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{stderr}");
+        let one_line = stderr.lines().count() == 1 && stderr.contains(args[2]);
+        assert!(one_line && !stderr.contains("using"), "{stderr}");
+    }
+    for options in [&["--full"][..], &["--autolock", "--signal", "USR2"]] {
+        let args = [
+            &["profile", "--report"],
+            options,
+            &["--", "./program", "exit", "3"],
+        ]
+        .concat();
+        let output = start(&args);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(3), "{stderr}");
+        // The program's own line and nothing else.
+        assert!(
+            stdout.starts_with("[exit][3]") && stdout.lines().count() == 1,
+            "{stdout}"
+        );
+        assert!(stderr.contains("\nmutex"), "its lock is reported: {stderr}");
+        let next = if options[0] == "--autolock" {
+            "libautolock.so"
+        } else {
+            "libc.so.6"
+        };
+        assert!(stderr.contains(next), "{stderr}");
+    }
 }
 
 #[test]

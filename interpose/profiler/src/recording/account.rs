@@ -10,7 +10,7 @@ use autolock_capture::{
 use libc::EOWNERDEAD;
 
 use super::{
-    Caller, Primitive, bump, find,
+    Caller, Primitive, bump, draw, find,
     held::{self, New},
     inside, lock_record, sign,
 };
@@ -88,14 +88,14 @@ pub(super) unsafe fn account<P: Primitive>(
             wait,
         };
         if is_due {
-            held.weight = entry.interval.load(Relaxed) >> 16;
+            held.weight = weight_of(thread, entry);
             if P::EXCLUSIVE {
                 compare_owners(thread, entry, lock);
             }
             // The clock last: from here on the critical section counts.
             let now = wait.map_or_else(clock::now_ns, |wait| wait.end_ns);
             held.since_ns = now;
-            draw(thread, entry, now);
+            plan(thread, entry, now);
         }
         held::hold(&recorder, thread, &held);
         Some(())
@@ -165,32 +165,58 @@ fn compare_owners(thread: &Thread, entry: &Entry, lock: &Lock) {
     }
 }
 
-/// Decides when the next acquisition is timed: as often as costs little.
-fn draw(thread: &Thread, entry: &Entry, now: u64) {
+/// Whether an acquisition that is due by its entry is not to be timed after all, since the thread has timed too many: of a thousand locks each is due at once.
+#[cold]
+#[inline(never)]
+pub(super) fn postpone(thread: &Thread, entry: &Entry) -> bool {
+    let skip = thread.skip.load(Relaxed);
+    if skip <= 1 {
+        return false;
+    }
+    thread.skip.store(skip - 1, Relaxed);
+    let mean = entry.interval.load(Relaxed) & 0xffff;
+    let next = draw(thread, mean);
+    // This one goes by without being due.
+    entry.skip.store(next + 1, Relaxed);
+    entry.interval.store(next << 16 | mean, Relaxed);
+    true
+}
+
+/// As often as costs little: `interval` for the next, given how long ago the last one was.
+fn adapt(interval: u32, passed_ns: u64) -> u32 {
+    let interval = interval.max(1);
+    if passed_ns < TOO_OFTEN_NS {
+        (interval * 2).min(LONGEST_INTERVAL)
+    } else if passed_ns > RARE_NS {
+        (interval / 2).max(1)
+    } else {
+        interval
+    }
+}
+
+/// How many acquisitions the one that is timed now stands for: those of this lock since the last that was due, times those that were due and not timed, of any lock.
+fn weight_of(thread: &Thread, entry: &Entry) -> u32 {
+    let drawn = entry.interval.load(Relaxed) >> 16;
+    drawn.max(1) * thread.interval.load(Relaxed).max(1)
+}
+
+/// Decides when the next acquisition is timed.
+fn plan(thread: &Thread, entry: &Entry, now: u64) {
     if options::get().full {
         entry.skip.store(1, Relaxed);
         return;
     }
     let passed = now.wrapping_sub(entry.sampled_ns.load(Relaxed));
     entry.sampled_ns.store(now, Relaxed);
-    let mut interval = entry.interval.load(Relaxed) & 0xffff;
-    if passed < TOO_OFTEN_NS {
-        interval = (interval * 2).min(LONGEST_INTERVAL);
-    } else if passed > RARE_NS {
-        interval = (interval / 2).max(1);
-    }
-    let mut next = 1;
-    if interval > 1 {
-        // Uniform from 1 to twice the interval less 1, so that nothing periodic hides (xorshift64, Marsaglia 2003).
-        let mut random = thread.random.load(Relaxed);
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        thread.random.store(random, Relaxed);
-        next = 1 + ((random >> 33) as u32) % (2 * interval - 1);
-    }
+    let mean = adapt(entry.interval.load(Relaxed) & 0xffff, passed);
+    let next = draw(thread, mean);
     entry.skip.store(next, Relaxed);
-    entry.interval.store(next << 16 | interval, Relaxed);
+    entry.interval.store(next << 16 | mean, Relaxed);
+    let passed = now.wrapping_sub(thread.sampled_ns.load(Relaxed));
+    thread.sampled_ns.store(now, Relaxed);
+    let mean = adapt(thread.interval.load(Relaxed), passed);
+    thread.interval.store(mean, Relaxed);
+    thread.skip.store(draw(thread, mean), Relaxed);
 }
 
 /// An acquisition by a try with an uncommon result: that of a dead owner's robust mutex is one.

@@ -112,7 +112,7 @@ unsafe fn holder<P: Primitive>(
         return (0, 0);
     };
     let tid = holder.tid.load(Relaxed);
-    let Some(entry) = Recorder::<Linux>::entry(holder, key) else {
+    let Some(entry) = Recorder::<Linux>::any_entry(holder, key) else {
         return (tid, 0);
     };
     let caller = entry.caller.load(Relaxed) as usize;

@@ -221,11 +221,15 @@ unsafe fn find_slowly<P: Primitive>(
         },
     };
     let recorder = record::recorder()?;
+    let key = object as u64 | P::TAG;
     let entry = inside(thread, || {
-        let key = object as u64 | P::TAG;
+        let known = Recorder::<Linux>::any_entry(thread, key);
+        if known.is_some() {
+            return known;
+        }
         // SAFETY: the caller's contract.
         let lock = unsafe { lock_record::<P>(&recorder, thread, object, caller) };
-        recorder.new_entry(thread, key, lock)
+        recorder.new_entry(thread, key, lock, random(thread))
     });
     if entry.is_none() {
         let dropped = &recorder.capture().header().dropped.operations;
@@ -279,12 +283,31 @@ fn flush(entry: &Entry) {
     }
 }
 
+/// A random number of the thread's own (xorshift64, Marsaglia 2003).
+fn random(thread: &Thread) -> u32 {
+    let mut random = thread.random.load(Relaxed);
+    random ^= random << 13;
+    random ^= random >> 7;
+    random ^= random << 17;
+    thread.random.store(random, Relaxed);
+    (random >> 33) as u32
+}
+
+/// Uniform from 1 to twice `mean` less 1, so that nothing periodic hides.
+fn draw(thread: &Thread, mean: u32) -> u32 {
+    if mean <= 1 {
+        1
+    } else {
+        1 + random(thread) % (2 * mean - 1)
+    }
+}
+
 /// Takes the stack if this acquisition may need it: it will be timed, or others may wait for it and ask where it was.
 #[inline(always)]
 fn prepare(thread: &'static Thread, entry: &'static Entry, caller: Caller) -> u32 {
     let is_elsewhere = entry.caller.load(Relaxed) != caller.address as u64
         || entry.stack_pointer.load(Relaxed) != caller.stack_pointer as u64;
-    if entry.skip.load(Relaxed) <= 1
+    if entry.skip.load(Relaxed) <= 1 && !account::postpone(thread, entry)
         || entry.control.load(Relaxed) & control::HOT != 0 && is_elsewhere
     {
         stack_here(thread, caller)

@@ -31,7 +31,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 
 use crate::report::{self, ReportArgs};
 use inspect::Seen;
@@ -147,17 +147,16 @@ fn try_profile(args: &ProfileArgs) -> Result<ExitCode> {
         return Ok(end.pass_on());
     }
     let reported = before.made_since().and_then(|made| {
-        ensure!(
-            !made.is_empty(),
-            "no capture: the program used no lock that the profiler sees"
-        );
+        if made.is_empty() {
+            eprintln!("autolock: no capture: the program used no lock that the profiler sees");
+            return Ok(());
+        }
         report_hook(made)
     });
     Ok(match reported {
-        Err(error) if end.good() => failed(&error),
         Err(error) => {
-            failed(&error);
-            end.pass_on()
+            let code = failed(&error);
+            if end.good() { code } else { end.pass_on() }
         }
         Ok(()) => end.pass_on(),
     })
@@ -226,8 +225,10 @@ impl Plan {
         // The preloads name the variable, the loader LD_PRELOAD.
         let complaint = |line: &&str| line.contains("AUTOLOCK_") || line.contains("LD_PRELOAD");
         if let Some(line) = said.lines().find(complaint) {
-            // They say their names first.
-            bail!("{}", line.split_once(": ").map_or(line, |(_, text)| text));
+            // They say their names first, and what they do instead, which is not done here.
+            let text = line.split_once(": ").map_or(line, |(_, text)| text);
+            let parts = text.split("; ").filter(|part| !part.starts_with("using "));
+            bail!("{}", parts.collect::<Vec<_>>().join("; "));
         }
         if !output.status.success() {
             bail!("`true` under the preload ended with {}", output.status);
