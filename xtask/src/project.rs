@@ -49,6 +49,10 @@ impl Project {
         self.dist().join("lib/libautolock.so")
     }
 
+    pub fn profiler(&self) -> PathBuf {
+        self.dist().join("lib/libpthread-mutex-profile.so")
+    }
+
     pub fn program(&self, name: &str) -> PathBuf {
         self.dist().join("bin").join(name)
     }

@@ -59,6 +59,13 @@ const STEPS: &[Step] = &[
         run: tests,
     },
     Step {
+        name: "profile",
+        about: "programs that know what they did, under the profiler",
+        packages: "tests",
+        needs_dist: true,
+        run: profile,
+    },
+    Step {
         name: "loom",
         about: "model check of the lock word's protocol",
         packages: "build",
@@ -254,7 +261,26 @@ fn tests(project: &Project) -> Result<Tally> {
     command
         .current_dir(&project.root)
         .args(["test", "--workspace", "--no-fail-fast"]);
+    // A step of its own.
+    command.args(["--exclude", "profile-tests"]);
     command.env("AUTOLOCK_LIB", project.preload());
+    cargo_test(&mut command)
+}
+
+fn profile(project: &Project) -> Result<Tally> {
+    let mut command = cargo();
+    command.current_dir(&project.root).args([
+        "test",
+        "--package",
+        "profile-tests",
+        "--no-fail-fast",
+    ]);
+    // Most of these programs sleep most of the time.
+    command.args(["--", "--test-threads", "4"]);
+    command
+        .env("AUTOLOCK_LIB", project.preload())
+        .env("AUTOLOCK_PROFILE_LIB", project.profiler())
+        .env("AUTOLOCK_TOOL", project.program("autolock"));
     cargo_test(&mut command)
 }
 

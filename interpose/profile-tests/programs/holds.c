@@ -15,8 +15,10 @@ static void long_holds(int argc, char **argv)
     CHECK(argc == 2);
     int count = atoi(argv[0]);
     struct bounds sum = {0, 0};
+    first_use();
     for (int i = 0; i < count; i++)
         takes_it_for(atoi(argv[1]) * MS, &sum);
+    truth_of_first_lock();
     truth("lock %p long_held kind=mutex symbol=long_held acquisitions=%d failed=0 timeouts=0 recursions=0 waits=0 "
           "conds=0 most=0 holds=%d held_at=takes_it_for hold=" BOUNDS,
           (void *)&long_held, count, count, BOTH(sum));

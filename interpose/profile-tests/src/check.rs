@@ -272,11 +272,12 @@ fn check_waiting(value: &str, mine: &[usize], report: &Report) -> Result<(), Str
     let Some(((tid, holder_tid), (waiter, holder))) = parsed else {
         panic!("the program says `waiting={value}`");
     };
+    let is = |number: &Value, text: &str| number.as_u64() == text.parse().ok();
     let waiting = report.json["waiting"].as_array();
     let found = waiting.into_iter().flatten().any(|waiting| {
         mine.iter().any(|&i| waiting["lock"] == i)
-            && waiting["tid"].to_string() == tid
-            && waiting["holder_tid"].to_string() == holder_tid
+            && is(&waiting["tid"], tid)
+            && is(&waiting["holder_tid"], holder_tid)
             && report.is_in(&waiting["stack"], waiter)
             && report.is_in(&waiting["holder"], holder)
     });

@@ -5,8 +5,10 @@ use autolock_capture::Capture;
 use autolock_capture::layout::{self, Lock, Site, site};
 use autolock_tests::Ended;
 use profile_tests::{Beneath, Finished, Mode, Profiled, Report, check, compile, library, read};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::fs::File;
 use std::path::PathBuf;
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 fn front(variant: &str) -> PathBuf {
@@ -89,25 +91,33 @@ fn a_program_whose_handler_replaces_ours_is_caught() {
     }
 }
 
-/// A capture in memory, to be changed and written back.
-#[repr(C, align(4096))]
-#[derive(Clone)]
-struct Page([u8; 4096]);
-
+/// A copy of the capture with something changed in it, read.
 fn changed(report: &Report, change: impl Fn(Capture)) -> Report {
-    let bytes = std::fs::read(&report.path).expect("the capture");
-    let mut pages = vec![Page([0; 4096]); bytes.len().div_ceil(4096)];
-    for (page, chunk) in pages.iter_mut().zip(bytes.chunks(4096)) {
-        page.0[..chunk.len()].copy_from_slice(chunk);
-    }
-    let base = NonNull::from(&mut pages[0]).cast();
-    // SAFETY: aligned, writable, as long as the file, which has a header since it was read before; used only until `change` returns.
-    let capture = unsafe { Capture::new(base, pages.len() * 4096) };
-    change(capture);
     let path = report.path.with_extension("changed");
-    let mut out: Vec<u8> = pages.iter().flat_map(|page| page.0).collect();
-    out.truncate(bytes.len());
-    std::fs::write(&path, out).expect("a file beside the capture");
+    std::fs::copy(&report.path, &path).expect("a file beside the capture");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .expect("the copy");
+    let length = file.metadata().expect("its length").len() as usize;
+    // SAFETY: a new shared mapping, of a file that nobody else knows.
+    let base = unsafe {
+        mmap(
+            null_mut(),
+            length,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            &file,
+            0,
+        )
+    }
+    .expect("a mapping");
+    let start = NonNull::new(base).expect("a mapping").cast();
+    // SAFETY: page-aligned, writable, as long as the file, which has a header since it was read before; unmapped only after the last use.
+    change(unsafe { Capture::new(start, length) });
+    // SAFETY: the mapping from above, whole.
+    unsafe { munmap(base, length) }.expect("munmap");
     read(&path)
 }
 
@@ -181,8 +191,10 @@ fn changed_records_of_waits_are_noticed() {
                     lock.most_waiters.fetch_add(1, Relaxed);
                 });
             }),
-            ("an owner that changed more often", |c, a| {
-                the_lock(c, a, |lock| add(&lock.changed, 1));
+            ("an owner that changed less often", |c, a| {
+                the_lock(c, a, |lock| {
+                    lock.changed.fetch_sub(1, Relaxed);
+                });
             }),
             ("another kind", |c, a| {
                 the_lock(c, a, |lock| lock.kind.store(layout::kind::SPIN, Relaxed));
@@ -193,11 +205,12 @@ fn changed_records_of_waits_are_noticed() {
             ("a wait more at each place", |c, a| {
                 sites(c, a, site::WAIT, |site| add(&site.count, 1));
             }),
-            ("waits that are 3 % longer", |c, a| {
-                sites(c, a, site::WAIT, |site| scale(&site.total_ns, 103));
+            // What a waiter can know of its wait is less exact than what a holder knows of its hold.
+            ("waits that are a tenth longer", |c, a| {
+                sites(c, a, site::WAIT, |site| scale(&site.total_ns, 110));
             }),
-            ("waits that are 3 % shorter", |c, a| {
-                sites(c, a, site::WAIT, |site| scale(&site.total_ns, 97));
+            ("waits that are a tenth shorter", |c, a| {
+                sites(c, a, site::WAIT, |site| scale(&site.total_ns, 90));
             }),
             ("waiter and holder exchanged", |c, a| {
                 sites(c, a, site::WAIT, |site| {
@@ -219,7 +232,7 @@ fn changed_records_of_waits_are_noticed() {
 fn changed_records_of_holds_are_noticed() {
     every_change_is_noticed(
         "holds",
-        &["long", "20", "5"],
+        &["long", "10", "50"],
         &[
             ("holds that are 3 % shorter", |c, a| {
                 sites(c, a, site::HOLD, |site| scale(&site.total_ns, 97));

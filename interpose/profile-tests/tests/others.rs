@@ -4,7 +4,10 @@ use autolock_tests::{Compile, Installable, Run, autolock, cxx_compiler, skipped}
 use profile_tests::{Beneath, Mode, Profiled};
 use std::path::{Path, PathBuf};
 
-/// The program's standard output is the same in both modes, on glibc and with `libautolock.so` beneath, and every capture can be read.
+/// Captures that are read of a program: some fork hundreds of children.
+const READ: usize = 3;
+
+/// The program's standard output is the same in both modes, on glibc and with `libautolock.so` beneath, and its captures can be read.
 #[track_caller]
 fn same(program: &Path, args: &[&str]) {
     let plain = Run::new(program).args(args).end().must_succeed();
@@ -12,7 +15,10 @@ fn same(program: &Path, args: &[&str]) {
         (Mode::Sampled, Beneath::Glibc),
         (Mode::Full, Beneath::Autolock),
     ] {
-        let finished = Profiled::on(program, mode, beneath).args(args).end();
+        let finished = Profiled::on(program, mode, beneath)
+            .args(args)
+            .start()
+            .end_reading(READ);
         assert!(finished.ended.succeeded(), "{}", finished.ended.story());
         assert!(
             finished.ended.stdout == plain.stdout,

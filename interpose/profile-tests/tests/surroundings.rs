@@ -169,7 +169,12 @@ fn beside_an_allocator(allocator: PathBuf, program: &Path, args: &[&str]) {
     );
     let behind = Profiled::new(program, Mode::Sampled).with(|run| run.preload(allocator.clone()));
     for run in [front, behind] {
-        run.args(args).must_be_right();
+        let finished = run.args(args).end();
+        assert!(finished.ended.succeeded(), "{}", finished.ended.story());
+        // An allocator holds all its locks across fork, more than a thread remembers.
+        let mut wrong = finished.wrong();
+        wrong.retain(|what| !(what.contains("dropped") && what.ends_with(" holds")));
+        assert_eq!(wrong, Vec::<String>::new(), "{}", finished.ended.story());
     }
 }
 
@@ -222,7 +227,7 @@ fn the_table_is_printed_on_demand_and_at_an_interval() {
         .args(&["long", "20", "100"])
         .env("AUTOLOCK_PROFILE_INTERVAL", "500ms")
         .must_be_right();
-    let tables = finished.ended.stderr.matches("long_held").count();
+    let tables = finished.ended.stderr.matches(" acquisitions, ").count();
     assert!(
         tables >= 3,
         "{tables} tables in 2 s: {}",
@@ -243,7 +248,7 @@ fn the_table_is_printed_on_demand_and_at_an_interval() {
     let finished = started.end();
     assert!(finished.ended.succeeded(), "{}", finished.ended.story());
     let finished = finished.must_be_right();
-    let tables = finished.ended.stderr.matches("long_held").count();
+    let tables = finished.ended.stderr.matches(" acquisitions, ").count();
     assert!(tables >= 2, "{tables} tables: {}", finished.ended.story());
 }
 
