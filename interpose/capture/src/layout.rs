@@ -492,8 +492,10 @@ pub struct Thread {
     pub interval: AtomicU32,
     /// When one was timed last.
     pub sampled_ns: AtomicU64,
+    /// How many were due, and not timed, since then.
+    pub passed: AtomicU64,
     /// For later.
-    pub reserved: [AtomicU64; 7],
+    pub reserved: [AtomicU64; 6],
     /// Counters by lock: the entry of a key is at one of two neighbouring places, or at the end.
     pub entries: [Entry; ENTRIES],
     /// What it holds that will be recorded at its release.

@@ -633,6 +633,7 @@ impl<S: System> Recorder<S> {
         thread.skip.store(0, Relaxed);
         thread.interval.store(0, Relaxed);
         thread.sampled_ns.store(0, Relaxed);
+        thread.passed.store(0, Relaxed);
         let tid = thread.tid.swap(0, Relaxed);
         let _ = self.adding(tid, || {
             let free = &self.header().free_threads;

@@ -23,7 +23,9 @@ use crate::{
 const TOO_OFTEN_NS: u64 = 8_000;
 /// From here on more are timed.
 const RARE_NS: u64 = 4 * TOO_OFTEN_NS;
-/// At least one in so many is timed.
+/// A thread that has timed nothing for so long, in nanoseconds, has time to.
+const STALE_NS: u64 = 1_000_000;
+/// At least one in so many is due, and at least one in so many that are due is timed.
 const LONGEST_INTERVAL: u32 = 128;
 
 /// What is known of a contended acquisition.
@@ -173,7 +175,16 @@ pub(super) fn postpone(thread: &Thread, entry: &Entry) -> bool {
     if skip <= 1 {
         return false;
     }
+    // What was planned in a hurry does not hold for a thread that has calmed down. Not looked at every time: reading the clock costs as much as a lock.
+    if skip.is_multiple_of(4)
+        && clock::now_ns().wrapping_sub(thread.sampled_ns.load(Relaxed)) > STALE_NS
+    {
+        thread.interval.store(1, Relaxed);
+        thread.skip.store(0, Relaxed);
+        return false;
+    }
     thread.skip.store(skip - 1, Relaxed);
+    bump(&thread.passed);
     let mean = entry.interval.load(Relaxed) & 0xffff;
     let next = draw(thread, mean);
     // This one goes by without being due.
@@ -194,10 +205,13 @@ fn adapt(interval: u32, passed_ns: u64) -> u32 {
     }
 }
 
-/// How many acquisitions the one that is timed now stands for: those of this lock since the last that was due, times those that were due and not timed, of any lock.
+/// How many acquisitions the one that is timed now stands for: those of this lock since the last that was due, times those that were due, of any lock, since the last that was
+/// timed. Both numbers were drawn before anything was known of this one; what they are on average is what it should count for.
 fn weight_of(thread: &Thread, entry: &Entry) -> u32 {
     let drawn = entry.interval.load(Relaxed) >> 16;
-    drawn.max(1) * thread.interval.load(Relaxed).max(1)
+    let due = thread.passed.load(Relaxed).min(1 << 16) as u32 + 1;
+    thread.passed.store(0, Relaxed);
+    drawn.max(1) * due
 }
 
 /// Decides when the next acquisition is timed.
