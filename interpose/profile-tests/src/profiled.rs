@@ -245,8 +245,9 @@ impl Finished {
         let some: Vec<_> = wrong.iter().take(12).map(String::as_str).collect();
         assert!(
             wrong.is_empty(),
-            "{}\n{} things are wrong:\n  {}",
+            "{}\n{:?}, {} things are wrong:\n  {}",
             self.ended.story(),
+            self.mode,
             wrong.len(),
             some.join("\n  ")
         );
