@@ -493,7 +493,9 @@ pub struct Thread {
     /// When one was timed last.
     pub sampled_ns: AtomicU64,
     /// How many were due, and not timed, since then.
-    pub passed: AtomicU64,
+    pub passed: AtomicU32,
+    /// How many it may time before it has to let some pass.
+    pub credit: AtomicU32,
     /// For later.
     pub reserved: [AtomicU64; 6],
     /// Counters by lock: the entry of a key is at one of two neighbouring places, or at the end.

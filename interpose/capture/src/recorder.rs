@@ -615,6 +615,19 @@ impl<S: System> Recorder<S> {
         }
     }
 
+    /// The thread has timed nothing yet.
+    pub fn forget_timing(&self, thread: &Thread) {
+        for number in [
+            &thread.skip,
+            &thread.interval,
+            &thread.passed,
+            &thread.credit,
+        ] {
+            number.store(0, Relaxed);
+        }
+        thread.sampled_ns.store(0, Relaxed);
+    }
+
     /// A thread has ended: its counters go to the locks, its place to the next thread. By that thread.
     pub fn thread_ended(&self, thread: &'static Thread) {
         for entry in &thread.entries {
@@ -630,10 +643,7 @@ impl<S: System> Recorder<S> {
             stack.caller.store(0, Relaxed);
         }
         thread.waiting_for.store(0, Relaxed);
-        thread.skip.store(0, Relaxed);
-        thread.interval.store(0, Relaxed);
-        thread.sampled_ns.store(0, Relaxed);
-        thread.passed.store(0, Relaxed);
+        self.forget_timing(thread);
         let tid = thread.tid.swap(0, Relaxed);
         let _ = self.adding(tid, || {
             let free = &self.header().free_threads;

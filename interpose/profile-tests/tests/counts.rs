@@ -38,6 +38,7 @@ right! {
     failed_tries_are_no_acquisitions: "holds" ["try-storm"];
     a_recursive_hold_lasts_from_first_to_last: "holds" ["recursive"];
     unlocked_by_another_thread: "holds" ["handed-over"];
+    long_holds_after_a_burst_of_short_ones: "holds" ["burst"];
     more_held_at_once_than_a_thread_remembers: "holds" ["many-held"];
     destroyed_and_made_again: "holds" ["remade"];
     an_idle_condition_variable_is_no_hold: "conditions" ["idle", "plain", "500", "0"];

@@ -30,30 +30,34 @@ fn ticks() -> u64 {
     unsafe { _rdtsc() }
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`, from the kernel's own function.
-pub(crate) fn monotonic_ns() -> u64 {
+/// Nanoseconds of a clock of the kernel's.
+fn read(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: a valid clock and a valid pointer: cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
     now.tv_sec
         .cast_unsigned()
         .wrapping_mul(1_000_000_000)
         .wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
+/// Nanoseconds of `CLOCK_MONOTONIC`, from the kernel's own function.
+pub(crate) fn monotonic_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+/// The same at the last tick: up to 10 ms ago, for a third of the price.
+pub(crate) fn coarse_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC_COARSE)
+}
+
 /// Nanoseconds since the epoch.
 #[must_use]
 pub fn realtime_ns() -> i64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid clock and a valid pointer: cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
-    now.tv_sec.wrapping_mul(1_000_000_000) + now.tv_nsec
+    read(libc::CLOCK_REALTIME).cast_signed()
 }
 
 /// Nanoseconds of the capture's clock.

@@ -72,12 +72,7 @@ pub fn measure(recorder: &Recorder<Linux>, thread: &'static Thread) {
         thread.skip.store(0, Relaxed);
         pair();
     });
-    for used in [&thread.skip, &thread.interval] {
-        used.store(0, Relaxed);
-    }
-    for used in [&thread.sampled_ns, &thread.passed] {
-        used.store(0, Relaxed);
-    }
+    recorder.forget_timing(thread);
     let cost = &recorder.capture().header().cost;
     let note = |to: &AtomicU64, ps: u64| to.store(ps, Relaxed);
     note(&cost.native_ps, native);

@@ -34,8 +34,10 @@ fn is_single_threaded() -> bool {
 impl Primitive for Mutex {
     #[inline(always)]
     unsafe fn is_busy(object: usize) -> bool {
+        const OWNER_DIED: u32 = 0x4000_0000; // <linux/futex.h>: of a robust mutex, which is free for the taking then.
         // SAFETY: the caller's contract. Every kind's word is 0 when it is free.
-        unsafe { mirror(object) }.word.load(Relaxed) != 0
+        let word = unsafe { mirror(object) }.word.load(Relaxed);
+        word != 0 && word & OWNER_DIED == 0
     }
 
     /// Not a robust one: glibc's try leaves the word of one that is not recoverable locked (seen in 2.36), where its lock frees it again.

@@ -23,8 +23,10 @@ use crate::{
 const TOO_OFTEN_NS: u64 = 8_000;
 /// From here on more are timed.
 const RARE_NS: u64 = 4 * TOO_OFTEN_NS;
-/// A thread that has timed nothing for so long, in nanoseconds, has time to.
-const STALE_NS: u64 = 1_000_000;
+/// What a thread may time however quickly: one in [`TOO_OFTEN_NS`] is earned, so many can be saved up.
+const MOST_CREDIT: u32 = 256;
+/// A thread that has timed nothing for so long, in nanoseconds, has time to. By a clock that moves some hundred times a second.
+const STALE_NS: u64 = 4_000_000;
 /// At least one in so many is due, and at least one in so many that are due is timed.
 const LONGEST_INTERVAL: u32 = 128;
 
@@ -175,16 +177,18 @@ pub(super) fn postpone(thread: &Thread, entry: &Entry) -> bool {
     if skip <= 1 {
         return false;
     }
-    // What was planned in a hurry does not hold for a thread that has calmed down. Not looked at every time: reading the clock costs as much as a lock.
-    if skip.is_multiple_of(4)
-        && clock::now_ns().wrapping_sub(thread.sampled_ns.load(Relaxed)) > STALE_NS
-    {
+    // What was planned in a hurry does not hold for a thread that has calmed down.
+    let since = thread.sampled_ns.load(Relaxed);
+    if clock::coarse_ns().saturating_sub(since) > STALE_NS {
+        // Those that it let pass came in quick succession and were short. To count this one for them would be worse than to miss them.
         thread.interval.store(1, Relaxed);
         thread.skip.store(0, Relaxed);
+        thread.passed.store(0, Relaxed);
         return false;
     }
     thread.skip.store(skip - 1, Relaxed);
-    bump(&thread.passed);
+    let passed = thread.passed.load(Relaxed).saturating_add(1);
+    thread.passed.store(passed, Relaxed);
     let mean = entry.interval.load(Relaxed) & 0xffff;
     let next = draw(thread, mean);
     // This one goes by without being due.
@@ -193,10 +197,10 @@ pub(super) fn postpone(thread: &Thread, entry: &Entry) -> bool {
     true
 }
 
-/// As often as costs little: `interval` for the next, given how long ago the last one was.
-fn adapt(interval: u32, passed_ns: u64) -> u32 {
+/// As often as costs little: `interval` for the next, given how long ago the last one was, and whether the thread has timed more than it should.
+fn adapt(interval: u32, passed_ns: u64, is_spent: bool) -> u32 {
     let interval = interval.max(1);
-    if passed_ns < TOO_OFTEN_NS {
+    if passed_ns < TOO_OFTEN_NS && is_spent {
         (interval * 2).min(LONGEST_INTERVAL)
     } else if passed_ns > RARE_NS {
         (interval / 2).max(1)
@@ -209,7 +213,7 @@ fn adapt(interval: u32, passed_ns: u64) -> u32 {
 /// timed. Both numbers were drawn before anything was known of this one; what they are on average is what it should count for.
 fn weight_of(thread: &Thread, entry: &Entry) -> u32 {
     let drawn = entry.interval.load(Relaxed) >> 16;
-    let due = thread.passed.load(Relaxed).min(1 << 16) as u32 + 1;
+    let due = thread.passed.load(Relaxed).min(1 << 16) + 1;
     thread.passed.store(0, Relaxed);
     drawn.max(1) * due
 }
@@ -220,15 +224,23 @@ fn plan(thread: &Thread, entry: &Entry, now: u64) {
         entry.skip.store(1, Relaxed);
         return;
     }
-    let passed = now.wrapping_sub(entry.sampled_ns.load(Relaxed));
-    entry.sampled_ns.store(now, Relaxed);
-    let mean = adapt(entry.interval.load(Relaxed) & 0xffff, passed);
-    let next = draw(thread, mean);
-    entry.skip.store(next, Relaxed);
-    entry.interval.store(next << 16 | mean, Relaxed);
     let passed = now.wrapping_sub(thread.sampled_ns.load(Relaxed));
     thread.sampled_ns.store(now, Relaxed);
-    let mean = adapt(thread.interval.load(Relaxed), passed);
+    let earned = (passed / TOO_OFTEN_NS).min(u64::from(MOST_CREDIT)) as u32;
+    let credit = thread
+        .credit
+        .load(Relaxed)
+        .saturating_add(earned)
+        .min(MOST_CREDIT);
+    thread.credit.store(credit.saturating_sub(1), Relaxed);
+    let is_spent = credit == 0;
+    let mean = adapt(thread.interval.load(Relaxed), passed, is_spent);
+    let passed = now.wrapping_sub(entry.sampled_ns.load(Relaxed));
+    entry.sampled_ns.store(now, Relaxed);
+    let of_entry = adapt(entry.interval.load(Relaxed) & 0xffff, passed, is_spent);
+    let next = draw(thread, of_entry);
+    entry.skip.store(next, Relaxed);
+    entry.interval.store(next << 16 | of_entry, Relaxed);
     thread.interval.store(mean, Relaxed);
     thread.skip.store(draw(thread, mean), Relaxed);
 }
