@@ -335,9 +335,11 @@ pub struct Lock {
     /// Who holds it, as far as the lock itself does not say (readers, spin locks): a [`Thread`]'s index. A hint, kept while it is hot.
     pub holder: AtomicU32,
 
-    // The second is written by waiters and by sampled acquisitions.
-    /// Acquisitions, apart from those in threads' entries.
+    /// Acquisitions, apart from those in threads' entries. In the first line: threads that use many locks by turns have just read that, and those that use
+    /// this one often keep their own count.
     pub acquisitions: AtomicU64,
+
+    // The second is written by waiters and by sampled acquisitions.
     /// `EBUSY` from tries, apart from those in threads' entries.
     pub failed: AtomicU64,
     /// Acquisitions by the holder of a recursive mutex (not in `acquisitions`).
@@ -354,6 +356,8 @@ pub struct Lock {
     pub last_owner: AtomicU32,
     /// 1 while it is in its first use's list of destroyed locks.
     pub listed: AtomicU32,
+    /// For later.
+    pub reserved: AtomicU64,
     /// Scratch of the table that the preload prints: total wait, total hold, contended acquisitions, weighted holds, time-outs.
     pub scratch: [AtomicU64; 8],
 }

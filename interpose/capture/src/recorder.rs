@@ -327,6 +327,15 @@ impl<S: System> Recorder<S> {
         self.bucket(&self.header().lock_buckets, LOCK_BUCKETS, mix(key))
     }
 
+    /// Asks for the cache line of the lock at this key, which will be written soon.
+    #[inline]
+    pub fn prefetch_lock(&self, key: u64) {
+        let first = self.lock_bucket(key).map_or(0, |first| first.load(Acquire));
+        if let Some(lock) = self.capture.get::<Lock>(first) {
+            prefetch(core::ptr::from_ref(lock).cast());
+        }
+    }
+
     /// The lock at this key that is not destroyed.
     #[must_use]
     pub fn find_lock(&self, key: u64) -> Option<u32> {
@@ -722,6 +731,14 @@ impl<S: System> Recorder<S> {
         entry.place.store((place / 64) as u32, Relaxed);
         entry.control.store(record.control.load(Relaxed), Relaxed);
     }
+}
+
+/// Asks for a cache line, to write to it.
+#[inline]
+pub fn prefetch(address: *const i8) {
+    use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+    // SAFETY: a hint, which faults at no address.
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(address) };
 }
 
 fn is_module(module: &Module, new: &NewModule<'_>) -> bool {

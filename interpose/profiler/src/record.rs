@@ -97,6 +97,10 @@ static BYTES: AtomicUsize = AtomicUsize::new(0);
 static KEY: AtomicU32 = AtomicU32::new(0);
 /// Whether the cost of the profiler is noted in the capture.
 static WAS_MEASURED: AtomicBool = AtomicBool::new(false);
+/// Threads that have a place.
+static THREADS: AtomicU32 = AtomicU32::new(0);
+/// CPUs that the process may run on, as far as was known at the start.
+static CPUS: AtomicU32 = AtomicU32::new(1);
 /// Threads' indices by the lowest bits of their ids: the last that began.
 static BY_TID: [AtomicU32; 4096] = [const { AtomicU32::new(0) }; 4096];
 
@@ -128,8 +132,20 @@ pub fn start() {
         // For one of the first 32 keys pthread_setspecific does not allocate; without a key ended threads' places are not used again.
         KEY.store(if key < 32 { key + 1 } else { 0 }, Relaxed);
     }
+    CPUS.store(cpus(), Relaxed);
     // Release: pairs with `recorder`.
     STATE.store(IDLE, Release);
+}
+
+fn cpus() -> u32 {
+    // SAFETY: plain bits.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: a set of this size.
+    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) } != 0 {
+        return 1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::CPU_COUNT(&set) }.max(1).cast_unsigned()
 }
 
 /// The process's capture, if it has one.
@@ -170,6 +186,7 @@ pub fn enter() -> Option<&'static Thread> {
                 // SAFETY: a key that was created; any value that is not null makes its destructor run.
                 unsafe { libc::pthread_setspecific(key - 1, core::ptr::from_ref(thread).cast()) };
             }
+            THREADS.fetch_add(1, Relaxed);
             tls::set_thread(thread);
             tls::set_state(State::Usual);
             if let Some(recorder) = recorder()
@@ -192,6 +209,11 @@ pub(crate) fn note_dropped() {
         let dropped = &recorder.capture().header().dropped.operations;
         dropped.fetch_add(1, Relaxed);
     }
+}
+
+/// How many threads share a CPU, at least 1.
+pub(crate) fn threads_each() -> u64 {
+    u64::from((THREADS.load(Relaxed) / CPUS.load(Relaxed)).max(1))
 }
 
 /// The lock of an entry.
@@ -385,6 +407,7 @@ pub(crate) extern "C" fn forked() {
     tls::set_state(State::Usual);
     file::forget();
     WAS_MEASURED.store(false, Relaxed);
+    THREADS.store(0, Relaxed);
     STATE.store(IDLE, Release);
 }
 
@@ -404,6 +427,7 @@ pub unsafe fn fork_alone() -> libc::pid_t {
 extern "C" fn thread_ends(_: *mut c_void) {
     let Some(thread) = tls::thread() else { return };
     tls::set_thread(core::ptr::null());
+    THREADS.fetch_sub(1, Relaxed);
     if let Some(recorder) = recorder() {
         recorder.thread_ended(thread);
     }

@@ -19,11 +19,11 @@ use crate::{
     record::{self, Linux},
 };
 
-/// Shortest time between two timed acquisitions of a lock by a thread that goes on timing as many, in nanoseconds.
-const TOO_OFTEN_NS: u64 = 8_000;
-/// From here on more are timed.
-const RARE_NS: u64 = 4 * TOO_OFTEN_NS;
-/// What a thread may time however quickly: one in [`TOO_OFTEN_NS`] is earned, so many can be saved up.
+/// A CPU times one acquisition in so many nanoseconds, about: that costs it 1 %. Threads share their CPUs' ([`record::threads_each`]).
+const TIMED_EACH_NS: u64 = 64_000;
+/// Where they come so much later than that, more are timed.
+const RARE: u64 = 4;
+/// How many a thread may time however quickly: so many can be saved up.
 const MOST_CREDIT: u32 = 256;
 /// A thread that has timed nothing for so long, in nanoseconds, has time to. By a clock that moves some hundred times a second.
 const STALE_NS: u64 = 4_000_000;
@@ -177,9 +177,10 @@ pub(super) fn postpone(thread: &Thread, entry: &Entry) -> bool {
     if skip <= 1 {
         return false;
     }
-    // What was planned in a hurry does not hold for a thread that has calmed down.
+    // What was planned in a hurry does not hold for a thread that has calmed down. Looked at now and then: reading even the coarse clock takes some nanoseconds.
     let since = thread.sampled_ns.load(Relaxed);
-    if clock::coarse_ns().saturating_sub(since) > STALE_NS {
+    let stale_ns = STALE_NS.max(RARE * RARE * share_ns());
+    if skip.is_multiple_of(4) && clock::coarse_ns().saturating_sub(since) > stale_ns {
         // Those that it let pass came in quick succession and were short. To count this one for them would be worse than to miss them.
         thread.interval.store(1, Relaxed);
         thread.skip.store(0, Relaxed);
@@ -197,12 +198,17 @@ pub(super) fn postpone(thread: &Thread, entry: &Entry) -> bool {
     true
 }
 
+/// The time in which a thread may time one acquisition. It is wall-clock time: a thread that shares its CPU with others runs for a part of it only.
+fn share_ns() -> u64 {
+    TIMED_EACH_NS * record::threads_each()
+}
+
 /// As often as costs little: `interval` for the next, given how long ago the last one was, and whether the thread has timed more than it should.
 fn adapt(interval: u32, passed_ns: u64, is_spent: bool) -> u32 {
     let interval = interval.max(1);
-    if passed_ns < TOO_OFTEN_NS && is_spent {
+    if passed_ns < share_ns() && is_spent {
         (interval * 2).min(LONGEST_INTERVAL)
-    } else if passed_ns > RARE_NS {
+    } else if passed_ns > RARE * share_ns() {
         (interval / 2).max(1)
     } else {
         interval
@@ -226,7 +232,7 @@ fn plan(thread: &Thread, entry: &Entry, now: u64) {
     }
     let passed = now.wrapping_sub(thread.sampled_ns.load(Relaxed));
     thread.sampled_ns.store(now, Relaxed);
-    let earned = (passed / TOO_OFTEN_NS).min(u64::from(MOST_CREDIT)) as u32;
+    let earned = (passed / share_ns()).min(u64::from(MOST_CREDIT)) as u32;
     let credit = thread
         .credit
         .load(Relaxed)

@@ -21,6 +21,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use autolock_capture::{
     Recorder,
     layout::{Entry, Lock, Thread, control},
+    recorder::prefetch,
 };
 use libc::EBUSY;
 
@@ -222,6 +223,9 @@ unsafe fn find_slowly<P: Primitive>(
     };
     let recorder = record::recorder()?;
     let key = object as u64 | P::TAG;
+    // Of a thousand locks that are used by turns neither the lock nor its record is in the cache: let both come at once.
+    recorder.prefetch_lock(key);
+    prefetch(core::ptr::without_provenance(object));
     let entry = inside(thread, || {
         let known = Recorder::<Linux>::any_entry(thread, key);
         if known.is_some() {
