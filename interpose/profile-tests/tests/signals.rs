@@ -1,7 +1,7 @@
 //! SIGINT and SIGTERM: the table is printed, and the program meets the signal as it would have. At any moment, many times. `kill -9` leaves a record, too.
 
 use autolock_tests::{Outcome, Run};
-use profile_tests::{Finished, Mode, Page, Profiled, compile};
+use profile_tests::{Finished, Mode, Page, Profiled, compile, profiler};
 use rustix::process::{Signal, kill_process};
 use std::time::Duration;
 
@@ -225,5 +225,28 @@ fn a_crash_among_threads_that_lock_leaves_a_record() {
         );
         assert_eq!(finished.report().ending(), "none");
         agrees(&finished, page.as_ref());
+    }
+}
+
+/// Some six thousand lines about handlers, masks, flags, deaths, forks and waits: the same with the profiler in front of every handler.
+#[test]
+fn a_program_that_tries_all_that_signals_can_do_sees_no_difference() {
+    let program = compile("signals_transcript").build();
+    let transcript = |run: Run| {
+        let ended = run.end();
+        assert_eq!(ended.outcome, Outcome::Exited(0), "{}", ended.story());
+        ended.stdout
+    };
+    let plain = transcript(Run::new(&program));
+    assert!(plain.lines().count() > 5000);
+    for on_demand in ["", "USR2"] {
+        let profiled = Run::new(&program)
+            .preload(profiler())
+            .env("AUTOLOCK_PROFILE_FILE", "none")
+            .env("AUTOLOCK_PROFILE_SIGNAL", on_demand);
+        let profiled = transcript(profiled);
+        let differs = plain.lines().zip(profiled.lines()).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "AUTOLOCK_PROFILE_SIGNAL={on_demand}");
+        assert_eq!(plain.lines().count(), profiled.lines().count());
     }
 }

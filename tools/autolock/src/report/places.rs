@@ -88,7 +88,7 @@ pub fn contention<'a>(text: &mut String, report: &Report, rows: impl Iterator<It
 fn stack(text: &mut String, report: &Report, what: &str, stack: Option<usize>) {
     let _ = writeln!(text, "    {what}:");
     let Some(stack) = stack.and_then(|stack| report.stacks.get(stack)) else {
-        let _ = writeln!(text, "      (not known)");
+        let _ = writeln!(text, "      (let go before it could be seen)");
         return;
     };
     let all: Vec<&Function> = stack.frames.iter().flat_map(|f| &f.functions).collect();
