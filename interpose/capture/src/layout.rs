@@ -500,8 +500,12 @@ pub struct Thread {
     pub passed: AtomicU32,
     /// How many it may time before it has to let some pass.
     pub credit: AtomicU32,
+    /// The lock that it waited for last, and `waiting_stack` and `waiting_holder` are of.
+    pub waited_for: AtomicU32,
+    /// Waits for it since somebody looked who holds it.
+    pub waits: AtomicU32,
     /// For later.
-    pub reserved: [AtomicU64; 6],
+    pub reserved: [AtomicU64; 5],
     /// Counters by lock: the entry of a key is at one of two neighbouring places, or at the end.
     pub entries: [Entry; ENTRIES],
     /// What it holds that will be recorded at its release.

@@ -332,7 +332,7 @@ impl<S: System> Recorder<S> {
     pub fn prefetch_lock(&self, key: u64) {
         let first = self.lock_bucket(key).map_or(0, |first| first.load(Acquire));
         if let Some(lock) = self.capture.get::<Lock>(first) {
-            prefetch(core::ptr::from_ref(lock).cast());
+            prefetch(core::ptr::from_ref(lock).addr());
         }
     }
 
@@ -695,7 +695,8 @@ impl<S: System> Recorder<S> {
         chance: u32,
     ) -> Option<&'a Entry> {
         let record = self.capture.get::<Lock>(lock)?;
-        let is_sought = record.control.load(Relaxed) & control::HOT != 0 || chance % 16 == 0;
+        let is_sought =
+            record.control.load(Relaxed) & control::HOT != 0 || chance.is_multiple_of(16);
         let [first, second] = places(key);
         let at = if thread.entries[first].key.load(Relaxed) == 0 {
             first
@@ -733,12 +734,12 @@ impl<S: System> Recorder<S> {
     }
 }
 
-/// Asks for a cache line, to write to it.
+/// Asks for the cache line at an address, to write to it.
 #[inline]
-pub fn prefetch(address: *const i8) {
+pub fn prefetch(address: usize) {
     use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
     // SAFETY: a hint, which faults at no address.
-    unsafe { _mm_prefetch::<_MM_HINT_ET0>(address) };
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(core::ptr::without_provenance(address)) };
 }
 
 fn is_module(module: &Module, new: &NewModule<'_>) -> bool {

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use autolock_capture::{
     Recorder,
-    layout::{Lock, Thread, control, site},
+    layout::{Entry, Lock, Thread, control, site},
 };
 use libc::{EOWNERDEAD, ETIMEDOUT};
 
@@ -36,6 +36,26 @@ pub(super) unsafe fn contended<P: Primitive>(
     };
     let lock = record::lock_of(entry);
     let index = entry.lock.load(Relaxed);
+    let start = clock::now_ns();
+    if let Some((stack, holder)) = as_before(thread, entry, index, caller, start) {
+        let result = real();
+        if matches!(result, 0 | EOWNERDEAD) {
+            let end_ns = clock::now_ns();
+            let wait = Wait {
+                ns: end_ns.saturating_sub(start),
+                end_ns,
+                holder,
+            };
+            // SAFETY: the caller's contract; it is held now.
+            unsafe { account::<P>(object, caller, stack, Some(wait)) };
+            return result;
+        }
+        if result == ETIMEDOUT {
+            let ns = clock::now_ns().saturating_sub(start);
+            timed_out(&recorder, thread, [index, site::TIMEOUT, stack, holder], ns);
+        }
+        return result;
+    }
     let before = inside(thread, || {
         // First of all: it may be released any moment.
         // SAFETY: the caller's contract.
@@ -53,12 +73,13 @@ pub(super) unsafe fn contended<P: Primitive>(
         if waiters > lock.most_waiters.load(Relaxed) {
             lock.most_waiters.fetch_max(waiters, Relaxed);
         }
-        let start = clock::now_ns();
+        thread.waited_for.store(index, Relaxed);
+        thread.waits.store(0, Relaxed);
         thread.waiting_since_ns.store(start, Relaxed);
         thread.waiting_for.store(index, Relaxed);
-        Some((stack, holder, start))
+        Some((stack, holder))
     });
-    let Some((stack, holder, start)) = before else {
+    let Some((stack, holder)) = before else {
         return real();
     };
     let result = real();
@@ -74,15 +95,56 @@ pub(super) unsafe fn contended<P: Primitive>(
         // SAFETY: the caller's contract; it is held now.
         0 | EOWNERDEAD => unsafe { account::<P>(object, caller, stack, Some(wait)) },
         ETIMEDOUT => {
-            inside(thread, || {
-                let site = [index, site::TIMEOUT, stack, holder];
-                recorder.add(thread.tid.load(Relaxed), site, wait.ns, 1);
-                Some(())
-            });
+            timed_out(
+                &recorder,
+                thread,
+                [index, site::TIMEOUT, stack, holder],
+                wait.ns,
+            );
         }
         _ => {}
     }
     result
+}
+
+/// Waits that come so soon after the last, in nanoseconds, ...
+const SOON_NS: u64 = 20_000;
+/// ... are taken to be for the same reason, but for one in so many.
+const LOOK_EACH: u32 = 16;
+
+/// The stack and the holder's of the last wait, if this one can be taken to be like it: for the same lock, from the same place, soon after. To look again at
+/// every one would touch memory that holder and waiters fight for, while the lock may be free already.
+fn as_before(
+    thread: &Thread,
+    entry: &Entry,
+    index: u32,
+    caller: Caller,
+    now: u64,
+) -> Option<(u32, u32)> {
+    let waits = thread.waits.load(Relaxed) + 1;
+    let last = thread.waiting_since_ns.load(Relaxed);
+    if waits >= LOOK_EACH
+        || options::get().full
+        || thread.waited_for.load(Relaxed) != index
+        || now.saturating_sub(last) > SOON_NS
+        || entry.caller.load(Relaxed) != caller.address as u64
+        || entry.stack_pointer.load(Relaxed) != caller.stack_pointer as u64
+    {
+        return None;
+    }
+    thread.waits.store(waits, Relaxed);
+    thread.waiting_since_ns.store(now, Relaxed);
+    let stack = thread.waiting_stack.load(Relaxed);
+    Some((stack, thread.waiting_holder.load(Relaxed)))
+}
+
+#[cold]
+#[inline(never)]
+fn timed_out(recorder: &Recorder<Linux>, thread: &Thread, site: [u32; 4], ns: u64) {
+    inside(thread, || {
+        recorder.add(thread.tid.load(Relaxed), site, ns, 1);
+        Some(())
+    });
 }
 
 /// From now on acquirers note where they are.

@@ -225,7 +225,7 @@ unsafe fn find_slowly<P: Primitive>(
     let key = object as u64 | P::TAG;
     // Of a thousand locks that are used by turns neither the lock nor its record is in the cache: let both come at once.
     recorder.prefetch_lock(key);
-    prefetch(core::ptr::without_provenance(object));
+    prefetch(object);
     let entry = inside(thread, || {
         let known = Recorder::<Linux>::any_entry(thread, key);
         if known.is_some() {
