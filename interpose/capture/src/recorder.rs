@@ -546,7 +546,10 @@ impl<S: System> Recorder<S> {
         let mut histogram = own.load(Acquire);
         if histogram == 0 {
             let stack = self.capture.get::<Stack>(lock.first_use.load(Relaxed));
-            let shared = stack.and_then(|stack| stack.histograms.get(which));
+            // A static lock's is not mixed with others': those of the same first use have names of their own.
+            let shared = stack
+                .filter(|_| lock.place.load(Relaxed) == 0)
+                .and_then(|stack| stack.histograms.get(which));
             histogram = shared.map_or(0, |shared| shared.load(Acquire));
             if histogram == 0 {
                 histogram = self.adding(tid, || {
