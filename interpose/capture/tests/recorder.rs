@@ -3,6 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::HashSet;
 use std::ptr::NonNull;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use autolock_capture::layout::{
@@ -104,12 +105,14 @@ fn what_is_added_twice_is_there_once() {
 #[test]
 fn threads_that_add_the_same_things_at_once_add_them_once_and_lose_nothing() {
     const THREADS: u32 = 8;
-    const ROUNDS: u64 = 300;
-    let memory = Memory::new(512);
+    const ROUNDS: u64 = 2000;
+    let memory = Memory::new(1024);
     let recorder = memory.recorder::<Plenty>();
     let capture = recorder.capture();
     let is_done = AtomicBool::new(false);
     let seen = AtomicU64::new(0);
+    let together = Barrier::new(THREADS as usize);
+    let together = &together;
     std::thread::scope(|scope| {
         // A reader: whatever is in a table is complete.
         scope.spawn(|| {
@@ -131,6 +134,7 @@ fn threads_that_add_the_same_things_at_once_add_them_once_and_lose_nothing() {
                 scope.spawn(move || {
                     let thread = recorder.thread(tid).expect("room");
                     for round in 0..ROUNDS {
+                        together.wait();
                         let stack = recorder.stack(tid, &[round + 1, 7]);
                         let lock = recorder.lock(tid, (round + 1) << 3, kind::MUTEX, 0, stack);
                         assert_ne!(lock, 0);
