@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nix::sys::signal::{self, SigHandler, Signal};
 
 use crate::project::Project;
 
@@ -73,7 +74,18 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// Signals that a background job of a shell, or nohup, begins with ignored, and so would all programs that are tested here: what they do at a signal is what is tested.
+fn take_signals_back() {
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        // SAFETY: the default action runs no code of ours.
+        if let Err(error) = unsafe { signal::signal(signal, SigHandler::SigDfl) } {
+            eprintln!("xtask: {signal} stays as it is: {error}");
+        }
+    }
+}
+
 fn main() -> ExitCode {
+    take_signals_back();
     let cli = Cli::parse();
     match run(cli.verb) {
         Ok(true) => ExitCode::SUCCESS,
