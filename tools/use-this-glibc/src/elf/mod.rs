@@ -1,0 +1,15 @@
+//! ELF files as bytes: what the dynamic loader reads of them, and the one change that we make.
+//!
+//! Works from the program headers and the dynamic section alone, as the kernel and the dynamic loader do: a file without
+//! section headers is as good as any. Touches no file and never panics, whatever the bytes.
+//!
+//! - [`image`]: reading.
+//! - [`edit`]: interpreter, run path and needed libraries changed, by one more `PT_LOAD` at the end of the file.
+//! - [`undo`]: the record at the end of a changed file, by which the original comes back to the byte.
+
+pub mod edit;
+pub mod image;
+pub mod undo;
+
+pub use edit::{Change, RunPath, apply};
+pub use image::{Image, Kind, NeededVersion, Symbol};

@@ -1,0 +1,1 @@
+//! A program and all that it needs, in the loader's order.

@@ -1,0 +1,1 @@
+//! One name to one file.

@@ -1,0 +1,1 @@
+//! Which symbol of which library needs which version, and whether it is there.

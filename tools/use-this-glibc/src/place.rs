@@ -1,0 +1,1 @@
+//! Where the result goes. The only module that writes files.
