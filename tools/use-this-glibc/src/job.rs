@@ -166,11 +166,14 @@ fn change(
 fn check(report: &mut Report, program: &Path, prefix: &Prefix, wishes: &Wishes) -> Result<()> {
     let job = Job::change(report, program, prefix, wishes, &Place::Nowhere)?;
     if job.source.bytes != job.result {
-        return Err(Error::Check(format!(
+        let error = Error::Check(format!(
             "{} is not as it would be made: {}",
             program.display(),
             report.differs()
-        )));
+        ));
+        report.failed(&error);
+        report.outcome = Outcome::Differs;
+        return Ok(());
     }
     ask_loader(&job.target, prefix, &job)?;
     report.outcome = Outcome::Unchanged;

@@ -18,8 +18,10 @@ pub enum Outcome {
     Changed,
     /// It is already as it would be made; nothing was written.
     Unchanged,
-    /// `--dry-run`, or `--check` of a program that is not as it would be made.
+    /// `--dry-run`.
     WouldChange,
+    /// `--check`: the program is not as it would be made.
+    Differs,
     Restored,
     WouldRestore,
     /// Nothing was written: see the error.
@@ -168,7 +170,7 @@ impl Report {
             Outcome::WouldChange => "would be changed",
             Outcome::Restored => "restored",
             Outcome::WouldRestore => "would be restored",
-            Outcome::Failed => return String::new(),
+            Outcome::Differs | Outcome::Failed => return String::new(),
         };
         let mut text = self.program.clone();
         if let Some(path) = self.path.as_ref().filter(|&path| {
