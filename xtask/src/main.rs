@@ -7,6 +7,7 @@ mod bench;
 mod callgrind;
 mod demo;
 mod dist;
+mod glibc;
 mod glibc_suite;
 mod packages;
 mod project;
@@ -60,6 +61,8 @@ enum Verb {
     },
     /// Run glibc's own thread tests with and without a preload
     GlibcSuite(glibc_suite::Options),
+    /// Build glibc with our patches, and without, and print the patched one's prefix
+    Glibc(glibc::Options),
 }
 
 /// An error in what the user asked for: exit code 2.
@@ -125,6 +128,10 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             let lib = project.preload_or_build(options.lib.clone())?;
             let report = glibc_suite::run(&project, &lib, &options)?;
             Ok(report.holds())
+        }
+        Verb::Glibc(options) => {
+            packages::require("glibc")?;
+            glibc::run(&project, &options)
         }
     }
 }

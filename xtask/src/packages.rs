@@ -42,6 +42,23 @@ const NEEDS: &[(&str, &[&str])] = &[
             "xz-utils",
         ],
     ),
+    (
+        "glibc",
+        &[
+            "binutils",
+            "bison",
+            "gawk",
+            "gcc",
+            "g++",
+            "glibc-source",
+            "libc6-dev",
+            "make",
+            "patch",
+            "perl",
+            "python3",
+            "xz-utils",
+        ],
+    ),
     ("callgrind", &["gcc", "libc6-dev", "valgrind"]),
     // The kernel and the guest's shell are fetched and not installed.
     ("virtual-time", &["qemu-system-x86"]),
