@@ -12,6 +12,7 @@ mod packages;
 mod project;
 mod shell;
 mod steps;
+mod use_this_glibc;
 mod virtual_time;
 
 use std::fmt;
@@ -60,6 +61,8 @@ enum Verb {
     },
     /// Run glibc's own thread tests with and without a preload
     GlibcSuite(glibc_suite::Options),
+    /// Rewrite real programs and odd inputs to another glibc and run them, patchelf beside it
+    UseThisGlibc(use_this_glibc::Options),
 }
 
 /// An error in what the user asked for: exit code 2.
@@ -125,6 +128,18 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             let lib = project.preload_or_build(options.lib.clone())?;
             let report = glibc_suite::run(&project, &lib, &options)?;
             Ok(report.holds())
+        }
+        Verb::UseThisGlibc(options) => {
+            packages::require("use-this-glibc")?;
+            let prefix = options
+                .prefix
+                .clone()
+                .ok_or_else(|| Usage("--prefix FOLDER is missing".to_owned()))?;
+            if options.tool.is_none() {
+                dist::build(&project)?;
+            }
+            let report = use_this_glibc::run(&project, &prefix, &options)?;
+            Ok(report.holds(&options))
         }
     }
 }
