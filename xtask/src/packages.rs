@@ -59,6 +59,23 @@ const NEEDS: &[(&str, &[&str])] = &[
             "xz-utils",
         ],
     ),
+    // Linkers and editors whose outputs are rewritten, and judges of the result. lld and mold are needed too: their programs are as common.
+    (
+        "use-this-glibc",
+        &[
+            "binutils",
+            "elfutils",
+            "g++",
+            "gcc",
+            "libc6-dev",
+            "libcap2-bin",
+            "lld",
+            "llvm",
+            "mold",
+            "patchelf",
+            "zlib1g",
+        ],
+    ),
     ("callgrind", &["gcc", "libc6-dev", "valgrind"]),
     // The kernel and the guest's shell are fetched and not installed.
     ("virtual-time", &["qemu-system-x86"]),
