@@ -1,0 +1,75 @@
+//! The table: a header and a byte per thread id, in one `BPF_MAP_TYPE_ARRAY` value with `BPF_F_MMAPABLE`.
+//!
+//! Who writes: the eBPF program at each context switch (bytes), the daemon (header). Clients map it read-only, and what they read is
+//! a hint: a byte may be old by the time it is acted on, and a thread id may have been given to another thread.
+//!
+//! A table whose heartbeat is older than [`STALE_NS`] is not believed: the daemon was stopped, killed or starved, and nobody writes the bytes. The map
+//! is pinned and taken over by the next daemon, so that a client's mapping comes to life again without a system call.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// "autolock" in little-endian ASCII.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"autolock");
+/// Of this layout; another version has another pin.
+pub const VERSION: u32 = 1;
+/// `PID_MAX_LIMIT` of 64-bit Linux (include/linux/threads.h): no thread id is as great.
+pub const THREADS: usize = 4 << 20;
+/// The size of the header; the bytes follow.
+pub const HEADER_SIZE: usize = 4096;
+/// The size of the table, and of a client's mapping.
+pub const SIZE: usize = HEADER_SIZE + THREADS;
+/// The name of the pinned map below the BPF file system, for this version.
+pub const PIN: &str = "autolock/oncpu-v1";
+
+/// How often the daemon writes the time.
+pub const HEARTBEAT_NS: u64 = 100_000_000;
+/// From which age on the table is not believed.
+pub const STALE_NS: u64 = 600_000_000;
+
+/// A byte: nothing known of this thread (it has not been switched to or from since the program was loaded).
+pub const UNKNOWN: u8 = 0;
+/// A byte: on a CPU.
+pub const RUNNING: u8 = 1;
+/// A byte: not on a CPU.
+pub const NOT_RUNNING: u8 = 2;
+
+/// What a client maps.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Table {
+    pub magic: AtomicU64,
+    pub version: AtomicU32,
+    _padding: u32,
+    /// When the daemon was last alive: `CLOCK_MONOTONIC`, nanoseconds. 0: it has stopped.
+    pub heartbeat: AtomicU64,
+    _reserved: [u8; HEADER_SIZE - 24],
+    /// By thread id, in the initial PID namespace.
+    pub threads: [AtomicU8; THREADS],
+}
+
+const _: () = assert!(size_of::<Table>() == SIZE);
+
+impl Table {
+    /// Whether the bytes are being written, at `now_ns` (`CLOCK_MONOTONIC`).
+    #[inline]
+    #[must_use]
+    pub fn is_fresh(&self, now_ns: u64) -> bool {
+        // Relaxed: hints, ordered with nothing. A heartbeat later than `now_ns` is a fresh one.
+        let heartbeat = self.heartbeat.load(Relaxed);
+        heartbeat != 0 && now_ns.saturating_sub(heartbeat) < STALE_NS
+    }
+
+    /// The byte of a thread; [`UNKNOWN`] for ids that no thread can have.
+    #[inline]
+    #[must_use]
+    pub fn thread(&self, tid: i32) -> u8 {
+        match usize::try_from(tid)
+            .ok()
+            .and_then(|tid| self.threads.get(tid))
+        {
+            // Relaxed: a hint.
+            Some(byte) => byte.load(Relaxed),
+            None => UNKNOWN,
+        }
+    }
+}
