@@ -3,7 +3,7 @@
 //! - [`table`]: the memory that the eBPF program writes and every client maps read-only.
 //! - [`greeting`]: the one message of the socket.
 //!
-//! `no_std`, no system calls: layouts, constants and pure functions. `tools/autolockd/bpf/oncpu.bpf.c` has the layout in C; a test compares.
+//! `no_std`, no system calls: layouts, constants and pure functions. `tools/autolockd/bpf/oncpu.bpf.c` is compiled for these numbers.
 #![no_std]
 
 pub mod greeting;

@@ -12,12 +12,12 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"autolock");
 /// Of this layout; another version has another pin.
 pub const VERSION: u32 = 1;
-/// `PID_MAX_LIMIT` of 64-bit Linux (include/linux/threads.h): no thread id is as great.
-pub const THREADS: usize = 4 << 20;
+/// The size of the table, and of a client's mapping: the greatest value that an array map of older kernels may have (`KMALLOC_MAX_SIZE`).
+pub const SIZE: usize = 4 << 20;
 /// The size of the header; the bytes follow.
 pub const HEADER_SIZE: usize = 4096;
-/// The size of the table, and of a client's mapping.
-pub const SIZE: usize = HEADER_SIZE + THREADS;
+/// `PID_MAX_LIMIT` of 64-bit Linux (include/linux/threads.h, 4 Mi) less the header: nothing is known of the last 4096 thread ids.
+pub const THREADS: usize = SIZE - HEADER_SIZE;
 /// The name of the pinned map below the BPF file system, for this version.
 pub const PIN: &str = "autolock/oncpu-v1";
 
@@ -42,7 +42,11 @@ pub struct Table {
     _padding: u32,
     /// When the daemon was last alive: `CLOCK_MONOTONIC`, nanoseconds. 0: it has stopped.
     pub heartbeat: AtomicU64,
-    _reserved: [u8; HEADER_SIZE - 24],
+    /// Since when this daemon has kept the table: `CLOCK_MONOTONIC`, nanoseconds.
+    pub started: AtomicU64,
+    /// The kernel's number of the eBPF program.
+    pub program: AtomicU32,
+    _reserved: [u8; HEADER_SIZE - 36],
     /// By thread id, in the initial PID namespace.
     pub threads: [AtomicU8; THREADS],
 }
@@ -54,9 +58,9 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn is_fresh(&self, now_ns: u64) -> bool {
-        // Relaxed: hints, ordered with nothing. A heartbeat later than `now_ns` is a fresh one.
+        // Relaxed: hints, ordered with nothing. A heartbeat may be a little later than `now_ns`; one that is much later is another time namespace's.
         let heartbeat = self.heartbeat.load(Relaxed);
-        heartbeat != 0 && now_ns.saturating_sub(heartbeat) < STALE_NS
+        heartbeat != 0 && now_ns.abs_diff(heartbeat) < STALE_NS
     }
 
     /// The byte of a thread; [`UNKNOWN`] for ids that no thread can have.
