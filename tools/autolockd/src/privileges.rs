@@ -1,0 +1,38 @@
+//! What the daemon has, and gives up.
+//!
+//! `CAP_BPF` and `CAP_PERFMON` load the program. What is needed afterwards is done by descriptors and by owning files: no capability is left,
+//! and none can come back.
+
+use anyhow::{Context as _, Result};
+use caps::CapSet;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Raises what may be raised: locked memory, which Linux before 5.11 charges a map to, and descriptors, the number of which bounds how many
+/// may be on their way to clients that do not read.
+pub fn raise_limits() {
+    for resource in [Resource::RLIMIT_MEMLOCK, Resource::RLIMIT_NOFILE] {
+        if let Ok((_, hard)) = getrlimit(resource) {
+            // What it is for may work without.
+            let _ = setrlimit(resource, hard, hard);
+        }
+    }
+}
+
+/// Drops every capability.
+///
+/// # Errors
+/// The kernel's: then the daemon must not go on.
+pub fn drop_all() -> Result<()> {
+    nix::sys::prctl::set_no_new_privs().context("cannot set no_new_privs")?;
+    // Needs CAP_SETPCAP, which a unit does not give; no_new_privs bounds it as well.
+    let _ = caps::clear(None, CapSet::Bounding);
+    for set in [
+        CapSet::Ambient,
+        CapSet::Inheritable,
+        CapSet::Effective,
+        CapSet::Permitted,
+    ] {
+        caps::clear(None, set).with_context(|| format!("cannot drop capabilities ({set:?})"))?;
+    }
+    Ok(())
+}
