@@ -1,5 +1,5 @@
-//! The one message of the socket (`SOCK_SEQPACKET`): the daemon sends it to whoever connects, with the table's read-only descriptor
-//! (`SCM_RIGHTS`) if it agrees, and closes. It reads nothing, so that no client can say anything wrong.
+//! The one message of the socket (`SOCK_SEQPACKET`): the daemon sends it to whoever connects, with the table's descriptor (`SCM_RIGHTS`)
+//! if it agrees, and closes. The table's map is frozen: by this descriptor it can be mapped to read (`PROT_READ`, `MAP_SHARED`), and nothing else. It reads nothing, so that no client can say anything wrong.
 
 use crate::table;
 

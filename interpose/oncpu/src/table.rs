@@ -1,6 +1,6 @@
 //! The table: a header and a byte per thread id, in one `BPF_MAP_TYPE_ARRAY` value with `BPF_F_MMAPABLE`.
 //!
-//! Who writes: the eBPF program at each context switch (bytes), the daemon (header). Clients map it read-only, and what they read is
+//! Who writes: eBPF programs alone, at each context switch (bytes) and for the daemon (header). Clients map it read-only, and what they read is
 //! a hint: a byte may be old by the time it is acted on, and a thread id may have been given to another thread.
 //!
 //! A table whose heartbeat is older than [`STALE_NS`] is not believed: the daemon was stopped, killed or starved, and nobody writes the bytes. The map

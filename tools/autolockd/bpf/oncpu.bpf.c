@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// At each context switch: the thread that leaves is not running, the thread that comes is.
+// Who writes the table. The map is frozen: no process can write it, neither by bpf(2) nor by mapping it, not even the daemon. It runs the
+// programs oncpu_write and oncpu_wipe instead (BPF_PROG_TEST_RUN).
 //
-// Nothing but two byte stores: no lock, no allocation, no loop. What a thread's byte says is ordered by the scheduler itself: a thread is
-// switched to on one CPU only after it was switched from on the other.
+// oncpu_switch runs at each context switch: the thread that leaves is not running, the thread that comes is. Nothing but two byte
+// stores: no lock, no allocation, no loop. They need no order of their own: the scheduler switches to a thread on one CPU only after it was
+// switched from on the other.
 //
-// The numbers (HEADER_SIZE, THREADS, RUNNING, NOT_RUNNING) come from interpose/oncpu by the build script. No kernel header is needed.
+// The numbers (HEADER_SIZE, THREADS, UNKNOWN, RUNNING, NOT_RUNNING) come from interpose/oncpu by the build script. No kernel header is needed.
 
 #define SECTION(name) __attribute__((section(name), used))
 
@@ -14,10 +16,20 @@ struct task_struct {
 	int pid; // the thread id, in the initial PID namespace
 } __attribute__((preserve_access_index));
 
+#define WORDS_OF_PAGE 512
+
+struct page {
+	unsigned long long words[WORDS_OF_PAGE];
+};
+
 struct table {
 	unsigned char header[HEADER_SIZE];
 	unsigned char threads[THREADS];
 };
+
+_Static_assert(HEADER_SIZE == sizeof(struct page), "the header is a page");
+_Static_assert(THREADS % sizeof(struct page) == 0, "the threads are pages");
+_Static_assert(UNKNOWN == 0, "a wiped page has no thread known");
 
 // A map in BTF's terms: numbers are lengths of arrays.
 struct {
@@ -53,6 +65,33 @@ SECTION("tp_btf/sched_switch") int oncpu_switch(unsigned long long *arguments)
 		return 0;
 	note(table, previous->pid, NOT_RUNNING);
 	note(table, next->pid, RUNNING);
+	return 0;
+}
+
+// Arguments: which word of the header, the value.
+SECTION("raw_tp") int oncpu_write(unsigned long long *arguments)
+{
+	unsigned long long word = arguments[0];
+	unsigned int key = 0;
+	struct page *header = map_lookup_elem(&oncpu, &key);
+
+	if (header && word < WORDS_OF_PAGE)
+		header->words[word] = arguments[1];
+	return 0;
+}
+
+// Argument: which page of the table.
+SECTION("raw_tp") int oncpu_wipe(unsigned long long *arguments)
+{
+	unsigned long long number = arguments[0];
+	unsigned int key = 0;
+	struct page *page = map_lookup_elem(&oncpu, &key);
+
+	if (!page || number >= sizeof(struct table) / sizeof(struct page))
+		return 0;
+	page += number;
+	for (int word = 0; word < WORDS_OF_PAGE; word++)
+		*(volatile unsigned long long *)&page->words[word] = 0; // no memset here
 	return 0;
 }
 

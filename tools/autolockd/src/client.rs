@@ -121,7 +121,7 @@ impl Reply {
         }
         match &self.map {
             Some(map) if greeting.grants(std::process::id()) => {
-                Mapping::read_only(map).context("cannot map the table")
+                Mapping::new(map).context("cannot map the table")
             }
             _ => bail!(
                 "refused: autolockd could not find out who asks, or is short of descriptors; try again"
@@ -130,10 +130,13 @@ impl Reply {
     }
 }
 
-/// How many threads the table has on a CPU.
+/// How many threads the table has on a CPU, at one time: those that were while the whole table was read are looked at once more.
 #[must_use]
 pub fn running(table: &Table) -> usize {
-    (0..table::THREADS)
-        .filter(|&tid| i32::try_from(tid).is_ok_and(|tid| table.thread(tid) == table::RUNNING))
-        .count()
+    let is_running = |tid: &i32| table.thread(*tid) == table::RUNNING;
+    let candidates: Vec<i32> = (0..table::THREADS)
+        .filter_map(|tid| i32::try_from(tid).ok())
+        .filter(is_running)
+        .collect();
+    candidates.iter().filter(|tid| is_running(tid)).count()
 }

@@ -1,32 +1,36 @@
-//! The eBPF program and its map.
+//! The eBPF programs and their map, the table.
 //!
-//! The map is pinned, and outlives the daemon: the next one takes it over, and clients' mappings come to life again. The program and its
-//! link are descriptors of this process: however it ends, the kernel detaches and unloads them.
+//! - The map is pinned, and outlives the daemon: the next one takes it over, and clients' mappings come to life again.
+//! - The programs and the link are descriptors of this process: however it ends, the kernel detaches and unloads them.
+//! - The map is frozen: no process can write it, whatever descriptor it has. (A descriptor that is read-only itself cannot be mapped: the kernel
+//!   maps a map's memory only where the mapping could be shared for writing.) So the daemon writes the header by a program that it runs.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::mem::offset_of;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use autolock_oncpu::table;
+use autolock_oncpu::table::{self, Table};
 use aya::maps::{Map, MapData, MapType};
-use aya::programs::BtfTracePoint;
+use aya::programs::{BtfTracePoint, RawTracePoint, RawTracePointRunOptions, TestRun as _};
 use aya::{Btf, Ebpf, EbpfLoader};
 
 /// The compiled `bpf/oncpu.bpf.c`; empty where clang was missing.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oncpu.bpf.o"));
 
 const MAP: &str = "oncpu";
-const PROGRAM: &str = "oncpu_switch";
+const SWITCH: &str = "oncpu_switch";
+const WRITE: &str = "oncpu_write";
+const WIPE: &str = "oncpu_wipe";
 const TRACEPOINT: &str = "sched_switch";
-/// `BPF_F_MMAPABLE`, `BPF_F_RDONLY` and `BPF_OBJ_GET` (include/uapi/linux/bpf.h).
+/// `BPF_F_MMAPABLE` and `BPF_MAP_FREEZE` (include/uapi/linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;
-const READ_ONLY: u32 = 1 << 3;
-const OBJ_GET: libc::c_long = 7;
+const MAP_FREEZE: libc::c_long = 22;
+/// What `oncpu_wipe` wipes at once.
+const PAGE: usize = 4096;
 
 /// Where the map is pinned.
 #[must_use]
@@ -62,15 +66,14 @@ pub fn own_folder(bpffs: &Path) -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// The map, with the program that is not attached yet.
+/// The table, kept by this process. Heartbeat 0 when it is dropped: clients need not wait until it is old.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Keeper {
     ebpf: Ebpf,
-    pin: PathBuf,
 }
 
-impl Loaded {
-    /// Takes the pinned map over, or makes and pins one, and parses the program.
+impl Keeper {
+    /// Takes the pinned map over, or makes and pins one; empties it, since what a daemon before us left is old. Clients that have it mapped keep it.
     ///
     /// # Errors
     /// A pinned object of another shape; `bpf(2)`'s.
@@ -83,44 +86,89 @@ impl Loaded {
             .map_pin_path(MAP, pin.as_path())
             .load(OBJECT)
             .context("cannot make the map")?;
-        Ok(Self { ebpf, pin })
+        let mut keeper = Self { ebpf };
+        freeze(keeper.map()?).with_context(|| format!("cannot freeze {}", pin.display()))?;
+        for name in [WRITE, WIPE] {
+            let program: &mut RawTracePoint =
+                keeper.ebpf.program_mut(name).context(name)?.try_into()?;
+            program
+                .load()
+                .with_context(|| format!("cannot load {name}"))?;
+        }
+        keeper.write(offset_of!(Table, heartbeat), 0)?;
+        keeper.write(offset_of!(Table, program), 0)?;
+        for page in table::HEADER_SIZE / PAGE..table::SIZE / PAGE {
+            keeper.run(WIPE, [page as u64, 0])?;
+        }
+        keeper.write(offset_of!(Table, magic), table::MAGIC)?;
+        keeper.write(offset_of!(Table, version), u64::from(table::VERSION))?;
+        Ok(keeper)
     }
 
-    /// The writable descriptor.
+    /// The descriptor that clients get too: it can be mapped to read, and nothing else.
     ///
     /// # Errors
     /// Never, with the object that the build script makes.
-    pub fn map(&self) -> Result<impl AsFd + '_> {
+    pub fn map(&self) -> Result<BorrowedFd<'_>> {
         match self.ebpf.map(MAP) {
-            Some(Map::Array(map)) => Ok(map.fd()),
+            Some(Map::Array(map)) => Ok(map.fd().as_fd()),
             _ => bail!("the object has no array map {MAP}"),
         }
     }
 
-    /// A descriptor that clients may have: the kernel maps it read-only and lets no system call write by it.
-    ///
-    /// # Errors
-    /// `BPF_OBJ_GET`'s.
-    pub fn read_only_map(&self) -> Result<OwnedFd> {
-        open_read_only(&self.pin).with_context(|| format!("cannot open {}", self.pin.display()))
-    }
-
-    /// Loads and attaches the program: from now on the bytes are written, until `self` is dropped. Returns the program's number.
+    /// Attaches the program: from now on the bytes are written, until `self` is dropped. Returns the program's number.
     ///
     /// # Errors
     /// `bpf(2)`'s, with the verifier's words.
     pub fn attach(&mut self) -> Result<u32> {
-        let program: &mut BtfTracePoint = self
-            .ebpf
-            .program_mut(PROGRAM)
-            .with_context(|| format!("the object has no program {PROGRAM}"))?
-            .try_into()?;
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let program: &mut BtfTracePoint =
+            self.ebpf.program_mut(SWITCH).context(SWITCH)?.try_into()?;
         program
             .load(TRACEPOINT, &btf)
-            .context("cannot load the program")?;
-        program.attach().context("cannot attach the program")?;
-        Ok(program.info()?.id())
+            .with_context(|| format!("cannot load {SWITCH}"))?;
+        program
+            .attach()
+            .with_context(|| format!("cannot attach {SWITCH}"))?;
+        let program = program.info()?.id();
+        self.write(offset_of!(Table, program), u64::from(program))?;
+        self.write(offset_of!(Table, started), crate::now_ns())?;
+        self.beat()?;
+        Ok(program)
+    }
+
+    /// Says that the daemon is alive.
+    ///
+    /// # Errors
+    /// `bpf(2)`'s: without `CAP_BPF` before Linux 5.19.
+    pub fn beat(&self) -> Result<()> {
+        self.write(offset_of!(Table, heartbeat), crate::now_ns())
+    }
+
+    /// Stores eight bytes of the header.
+    fn write(&self, offset: usize, value: u64) -> Result<()> {
+        self.run(WRITE, [(offset / size_of::<u64>()) as u64, value])
+    }
+
+    fn run(&self, name: &str, arguments: [u64; 2]) -> Result<()> {
+        let program: &RawTracePoint = self
+            .ebpf
+            .program(name)
+            .context("no such program")?
+            .try_into()?;
+        let mut options = RawTracePointRunOptions::new();
+        options.args[..2].copy_from_slice(&arguments);
+        program
+            .test_run(options)
+            .with_context(|| format!("cannot run {name}"))?;
+        Ok(())
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Where it fails, the table is stale soon enough.
+        let _ = self.write(offset_of!(Table, heartbeat), 0);
     }
 }
 
@@ -153,34 +201,28 @@ fn check_shape(pin: &Path) -> Result<()> {
     )
 }
 
-/// aya opens pinned objects for reading and writing only.
-fn open_read_only(pin: &Path) -> io::Result<OwnedFd> {
-    /// The members of `union bpf_attr` that `BPF_OBJ_GET` reads.
-    #[repr(C)]
-    struct ObjGet {
-        path: u64,
-        descriptor: u32,
-        flags: u32,
-    }
-    let path = CString::new(pin.as_os_str().as_bytes())?;
-    let attributes = ObjGet {
-        path: path.as_ptr() as u64,
-        descriptor: 0,
-        flags: READ_ONLY,
-    };
-    // SAFETY: `attributes` and the path that it points to live through the call, and the kernel only reads them.
-    let descriptor = unsafe {
+/// No process writes the map any more. A map that a daemon before us has frozen stays so.
+fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    // `union bpf_attr` for `BPF_MAP_FREEZE` is the descriptor.
+    let descriptor = map.as_raw_fd();
+    // SAFETY: the kernel reads a descriptor's number from where it is told to, of the size that it is told.
+    let frozen = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            OBJ_GET,
-            &raw const attributes,
-            size_of::<ObjGet>(),
+            MAP_FREEZE,
+            &raw const descriptor,
+            size_of_val(&descriptor),
         )
     };
-    match i32::try_from(descriptor) {
-        // SAFETY: the kernel has just made this descriptor for us.
-        Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
-        _ => Err(io::Error::last_os_error()),
+    let error = io::Error::last_os_error();
+    let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}"))?;
+    let is_frozen = fdinfo
+        .lines()
+        .any(|line| line.split_ascii_whitespace().eq(["frozen:", "1"]));
+    match (frozen, is_frozen) {
+        (_, true) => Ok(()),
+        (0, false) => Err(io::ErrorKind::Unsupported.into()),
+        (_, false) => Err(error),
     }
 }
 

@@ -6,8 +6,8 @@
 //! | module | what | may touch |
 //! |---|---|---|
 //! | [`requirements`] | what must hold here before anything is loaded, and the refusals | /proc, /sys to read |
-//! | [`kernel`] | the program and the pinned map: taken over, loaded, attached, removed | bpf(2), the BPF file system |
-//! | [`mapping`] | the table in this process's memory | mmap |
+//! | [`kernel`] | the programs and the pinned table: taken over, loaded, attached, written, removed | bpf(2), the BPF file system |
+//! | [`mapping`] | the table in a client's memory | mmap |
 //! | [`instance`] | that there is one daemon | lock files |
 //! | [`server`] | the socket and the poll loop | the socket's folder |
 //! | [`peer`] | which PID namespace a client is in | /proc/self/fdinfo |

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use autolock_oncpu::greeting;
-use autolockd::mapping::Writer;
 use autolockd::requirements::{self, NotHere};
 use autolockd::server::{self, Listener, Server};
 use autolockd::{client, instance, kernel, privileges};
@@ -104,21 +103,18 @@ fn serve(options: &Options) -> Result<()> {
     let _socket_lock = instance::lock_socket(&options.socket)?;
     privileges::raise_limits();
 
-    let mut loaded = kernel::Loaded::new(&options.bpffs).map_err(requirements::explain)?;
-    let table = Writer::new(loaded.map()?).context("cannot map the table")?;
-    let program = loaded.attach().map_err(requirements::explain)?;
-    table.start(program);
-    let map = loaded.read_only_map()?;
+    let mut table = kernel::Keeper::new(&options.bpffs).map_err(requirements::explain)?;
+    let program = table.attach().map_err(requirements::explain)?;
     let listener = Listener::new(&options.socket, options.mode, group)?;
-    privileges::drop_all()?;
-    let server = Server::new(table, listener, map, signals)?;
+    privileges::drop_unneeded(|| table.beat().is_ok())?;
+    let server = Server::new(table, listener, signals)?;
 
     info!(program, socket = %options.socket.display(), table = %kernel::pin(&options.bpffs).display(), "ready");
     if !options.foreground {
         sd_notify::notify(&[sd_notify::NotifyState::Ready])
             .context("cannot tell the service manager")?;
     }
-    // The server goes first (heartbeat 0, socket removed), then the program, then the locks.
+    // The server goes first (heartbeat 0, program detached, socket removed), then the locks.
     server.run()
 }
 

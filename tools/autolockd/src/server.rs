@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::unistd::{Gid, chown};
 use tracing::{debug, info, warn};
 
-use crate::mapping::Writer;
+use crate::kernel::Keeper;
 use crate::peer;
 
 /// How many clients are answered before the loop looks at the clock again.
@@ -123,20 +123,20 @@ pub fn stop_signals() -> Result<SignalFd> {
 /// Everything that the loop needs.
 #[derive(Debug)]
 pub struct Server {
-    table: Writer,
+    table: Keeper,
     listener: Listener,
-    /// What clients get.
-    map: OwnedFd,
     signals: SignalFd,
     timer: TimerFd,
     /// A descriptor to give up when there are no more.
     reserve: Option<File>,
+    /// Whether this heartbeat has warned of what clients can bring about as often as they like.
+    warned: bool,
 }
 
 impl Server {
     /// # Errors
     /// The kernel's.
-    pub fn new(table: Writer, listener: Listener, map: OwnedFd, signals: SignalFd) -> Result<Self> {
+    pub fn new(table: Keeper, listener: Listener, signals: SignalFd) -> Result<Self> {
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
             TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK,
@@ -149,10 +149,10 @@ impl Server {
         Ok(Self {
             table,
             listener,
-            map,
             signals,
             timer,
             reserve: Some(reserve()?),
+            warned: false,
         })
     }
 
@@ -180,8 +180,9 @@ impl Server {
             }
             if ticked {
                 let _ = self.timer.wait();
-                self.table.beat();
+                self.table.beat()?;
                 self.restock();
+                self.warned = false;
                 accepting = true;
             }
             if called && accepting {
@@ -199,7 +200,7 @@ impl Server {
                 Err(Errno::EINTR | Errno::ECONNABORTED) => {}
                 Err(error) => {
                     if !self.answer_by_reserve() {
-                        warn!(error = error.desc(), "cannot accept for now");
+                        self.warn(error, "cannot accept for now");
                         return false;
                     }
                 }
@@ -217,14 +218,21 @@ impl Server {
         Ok(unsafe { OwnedFd::from_raw_fd(client) })
     }
 
-    fn answer(&self, client: &OwnedFd) {
+    fn warn(&mut self, error: Errno, what: &str) {
+        if !self.warned {
+            warn!(error = error.desc(), "{what}");
+            self.warned = true;
+        }
+    }
+
+    fn answer(&mut self, client: &OwnedFd) {
         let pid = client_pid(client);
         let answer = peer::answer(pid);
         let sent = match answer {
-            Answer::Granted => match send(client, answer, pid, Some(&self.map)) {
+            Answer::Granted => match send(client, answer, pid, self.table.map().ok()) {
                 // Too many descriptors are on their way to clients that do not read.
                 Err(Errno::ETOOMANYREFS) => {
-                    warn!("clients do not read: no more descriptors can be sent");
+                    self.warn(Errno::ETOOMANYREFS, "clients do not read");
                     send(client, Answer::Unsure, pid, None)
                 }
                 sent => sent,
@@ -271,7 +279,7 @@ fn send(
     client: &OwnedFd,
     answer: Answer,
     pid: libc::pid_t,
-    map: Option<&OwnedFd>,
+    map: Option<BorrowedFd<'_>>,
 ) -> nix::Result<()> {
     let greeting = Greeting::new(answer, pid.unsigned_abs());
     // SAFETY: integers without padding, of this size, alive through the call.
