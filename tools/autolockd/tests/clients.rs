@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -78,15 +78,30 @@ fn limit(daemon: &Daemon, soft: libc::rlim_t) -> libc::rlim_t {
     old.rlim_cur
 }
 
-/// The number that the daemon's next descriptor would have.
+/// The number that the daemon's next descriptor would have, once it is done with every client.
 fn next_descriptor(daemon: &Daemon) -> u64 {
-    let open: BTreeSet<u64> = fs::read_dir(format!("/proc/{}/fd", daemon.id()))
-        .expect("it runs")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
+    let mut open = BTreeMap::new();
+    eventually("its only socket listens", || {
+        open = descriptors(daemon);
+        let sockets = open.values().filter(|what| what.starts_with("socket:"));
+        sockets.count() == 1
+    });
     (0..)
-        .find(|number| !open.contains(number))
+        .find(|number| !open.contains_key(number))
         .expect("not all are open")
+}
+
+/// The daemon's descriptors, and what they are.
+fn descriptors(daemon: &Daemon) -> BTreeMap<u64, String> {
+    fs::read_dir(format!("/proc/{}/fd", daemon.id()))
+        .expect("it runs")
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let what = fs::read_link(entry.path()).ok()?;
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            Some((number, what.to_string_lossy().into_owned()))
+        })
+        .collect()
 }
 
 /// Maps `map` as a client might try to, and then wants to write.

@@ -253,11 +253,30 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// `CAP_PERFMON` and `CAP_BPF` (include/uapi/linux/capability.h).
+const NEEDED_CAPABILITIES: u64 = 1 << 38 | 1 << 39;
+
+fn effective_capabilities() -> u64 {
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let set = status
+                .lines()
+                .find_map(|line| line.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(set.trim(), 16).ok()
+        })
+        .unwrap_or(0)
+}
+
 /// Why autolockd cannot run here, found without it: where it can, its refusal is a failure.
 fn obstacle() -> Option<String> {
     // SAFETY: no arguments.
     if unsafe { libc::geteuid() } != 0 {
         return Some("autolockd's tests need root".to_owned());
+    }
+    // CAP_SYS_ADMIN would load the programs as well, but autolockd keeps to these two.
+    if effective_capabilities() & NEEDED_CAPABILITIES != NEEDED_CAPABILITIES {
+        return Some("CAP_BPF and CAP_PERFMON are missing".to_owned());
     }
     if fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.st_ino()) != 0xEFFF_FFFC {
         return Some("this is a container: not the initial PID namespace".to_owned());
