@@ -118,7 +118,8 @@ pub fn explain(error: anyhow::Error) -> anyhow::Error {
     };
     match code {
         libc::ENOSYS => NotHere("this kernel has no bpf(2) (CONFIG_BPF_SYSCALL)".to_owned()).into(),
-        libc::EPERM | libc::EACCES if !error.to_string().contains("Verifier") => NotHere(format!(
+        // EACCES is the verifier's, and a fault of ours.
+        libc::EPERM => NotHere(format!(
             "the kernel does not permit it{}: {error:#}",
             lockdown()
         ))

@@ -394,6 +394,19 @@ fn mode_and_group_say_who_may_connect() {
     assert_eq!(ask(group.gid.as_raw()).0, Some(0));
     daemon.stop();
 
+    // As the unit runs it: not by CAP_CHOWN, but as a member of the group.
+    let daemon = place.start_as(
+        Command::new("setpriv")
+            .args(["--bounding-set=-all,+bpf,+perfmon", "--groups"])
+            .arg(group.gid.to_string())
+            .arg(support::binary())
+            .args(place.command().get_args())
+            .args(["--mode", "0660", "--group", "daemon"]),
+    );
+    assert_eq!(ask(NOBODY).0, Some(1));
+    assert_eq!(ask(group.gid.as_raw()).0, Some(0));
+    daemon.stop();
+
     let (code, said) = outcome(place.command().args(["--group", "no such group"]));
     assert_eq!(code, Some(1), "{said}");
     assert_eq!(outcome(place.command().args(["--mode", "0999"])).0, Some(2));

@@ -123,6 +123,13 @@ impl Place {
 
     /// As [`Place::start`], with more options.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Daemon {
+        let mut command = self.command();
+        change(&mut command);
+        self.start_as(&mut command)
+    }
+
+    /// As [`Place::start`], by a command that becomes the daemon.
+    pub fn start_as(&self, command: &mut Command) -> Daemon {
         let path = self.folder.join("notify");
         let _ = fs::remove_file(&path);
         let notices = UnixDatagram::bind(&path).expect("the folder is ours");
@@ -134,9 +141,7 @@ impl Place {
             .append(true)
             .open(self.folder.join("log"))
             .expect("the folder is ours");
-        let mut command = self.command();
         command.env("NOTIFY_SOCKET", &path).stderr(log);
-        change(&mut command);
         let mut daemon = Daemon {
             child: command.spawn().expect("autolockd starts"),
         };
