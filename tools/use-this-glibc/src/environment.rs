@@ -1,112 +1,124 @@
-//! `--print-env`: what a glibc looks for below its own prefix and does not find there.
+//! Variables that give a program under another glibc the data of the system's: locales, character sets, time zones.
 //!
-//! Where it looks is compiled into `libc.so.6`, and read from there as text.
+//! A glibc looks for its data where it was configured to, mostly below its prefix. These paths are strings in its `libc.so.6`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use use_this_glibc::error::{Error, Result};
-use use_this_glibc::prefix::Prefix;
+use crate::error::{Error, Result};
+use crate::prefix::Prefix;
 
-/// One variable.
-struct Variable {
-    name: &'static str,
-    /// In `libc.so.6`: a path that ends like this ...
-    ending: &'static str,
-    /// ... lies so many folders below the one that counts.
-    below: usize,
-    /// Where systems have it.
-    system: &'static [&'static str],
+/// One variable to set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    pub name: &'static str,
+    pub value: PathBuf,
+    /// One line.
+    pub reason: String,
 }
 
-const VARIABLES: [Variable; 3] = [
-    Variable {
-        name: "LOCPATH",
-        ending: "/locale-archive",
-        below: 1,
-        system: &["/usr/lib/locale"],
-    },
-    Variable {
-        name: "GCONV_PATH",
-        ending: "/gconv",
-        below: 0,
-        system: &[
-            "/usr/lib/x86_64-linux-gnu/gconv",
-            "/usr/lib64/gconv",
-            "/usr/lib/gconv",
-        ],
-    },
-    Variable {
-        name: "TZDIR",
-        ending: "/zoneinfo",
-        below: 0,
-        system: &["/usr/share/zoneinfo"],
-    },
-];
-
-/// What to set, and what else to know.
-#[derive(Debug, Default)]
-pub struct Environment {
-    pub variables: Vec<(&'static str, String)>,
-    pub warnings: Vec<String>,
-}
-
-pub fn of(prefix: &Prefix) -> Result<Environment> {
-    let libc = prefix.lib.join("libc.so.6");
-    let bytes = fs::read(&libc)
-        .map_err(|error| Error::Io(format!("cannot read {}: {error}", libc.display())))?;
-    let mut environment = Environment::default();
-    for variable in &VARIABLES {
-        let Some(own) = compiled_in(&bytes, variable) else {
-            let line = format!("{}: no path for {} in it", libc.display(), variable.name);
-            environment.warnings.push(line);
-            continue;
-        };
-        if has_entries(&own) {
-            continue;
-        }
-        let mut system = variable
-            .system
-            .iter()
-            .filter(|folder| has_entries(Path::new(folder)));
-        match system.next() {
-            None => environment.warnings.push(format!(
-                "{} is missing, and so is the system's own",
+/// What to set for programs that use this prefix; empty if it finds all by itself. `system` is the glibc whose data is borrowed.
+pub fn settings(prefix: &Prefix, system: &Prefix) -> Result<Vec<Setting>> {
+    let here = Data::of(prefix)?;
+    let there = Data::of(system)?;
+    let same = prefix.version == system.version;
+    let mut settings = Vec::new();
+    let mut set = |name, value: PathBuf, reason| {
+        settings.push(Setting {
+            name,
+            value,
+            reason,
+        });
+    };
+    // Files of another glibc's locale may not be understood.
+    if let (Some(own), Some(other)) = (&here.locale, &there.locale)
+        && same
+        && !filled(own)
+        && filled(other)
+    {
+        let reason = format!(
+            "the prefix looks for locales in {}, where there are none; locales in an archive are found only if it is linked there: ln -s {other}/locale-archive {own}",
+            own.display(),
+            own = own.display(),
+            other = other.display()
+        );
+        set("LOCPATH", other.clone(), reason);
+    }
+    // Modules are libraries of the glibc that they were built with.
+    if let Some(own) = &here.gconv
+        && !modules(own)
+    {
+        let moved = prefix.lib.join("gconv");
+        let other = there.gconv.filter(|other| same && modules(other));
+        if let Some(value) = Some(moved).filter(|moved| modules(moved)).or(other) {
+            let reason = format!(
+                "the prefix looks for character sets in {}, where there are none",
                 own.display()
-            )),
-            // Set, it turns the archive off: only folders count.
-            Some(folder) if variable.name == "LOCPATH" && !has_locales(folder) => {
-                environment.warnings.push(format!(
-                    "{} is missing, and LOCPATH does not reach the system's locales, which are in one archive: ln -s {folder} {}",
-                    own.display(),
-                    own.display()
-                ));
-            }
-            Some(folder) => environment
-                .variables
-                .push((variable.name, (*folder).to_string())),
+            );
+            set("GCONV_PATH", value, reason);
         }
     }
-    Ok(environment)
+    // The format of time zones is everybody's (RFC 8536).
+    if let (Some(own), Some(other)) = (&here.zones, &there.zones)
+        && !filled(own)
+        && filled(other)
+    {
+        let reason = format!(
+            "the prefix looks for time zones in {}, where there are none",
+            own.display()
+        );
+        set("TZDIR", other.clone(), reason);
+    }
+    if let (Some(own), Some(other)) = (&here.local_time, &there.local_time)
+        && !own.exists()
+        && other.exists()
+    {
+        let reason = format!(
+            "the prefix takes the local time zone from {}, which is not there",
+            own.display()
+        );
+        set("TZ", Path::new(":").join(other), reason);
+    }
+    Ok(settings)
 }
 
-fn compiled_in(libc: &[u8], variable: &Variable) -> Option<PathBuf> {
-    let ending = variable.ending.as_bytes();
-    let path = libc
-        .split(|&byte| byte == 0)
-        .find(|text| text.starts_with(b"/") && text.len() < 4096 && text.ends_with(ending))?;
-    let path = PathBuf::from(String::from_utf8(path.to_vec()).ok()?);
-    path.ancestors().nth(variable.below).map(Path::to_path_buf)
+/// Where a glibc looks.
+#[derive(Debug)]
+struct Data {
+    locale: Option<PathBuf>,
+    gconv: Option<PathBuf>,
+    zones: Option<PathBuf>,
+    local_time: Option<PathBuf>,
 }
 
-fn has_entries(folder: &Path) -> bool {
-    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+impl Data {
+    fn of(prefix: &Prefix) -> Result<Self> {
+        let libc = prefix.lib.join("libc.so.6");
+        let bytes = std::fs::read(&libc)
+            .map_err(|error| Error::Io(format!("{}: {error}", libc.display())))?;
+        let archive = path_ending(&bytes, "/locale-archive");
+        Ok(Self {
+            locale: archive.and_then(|archive| archive.parent().map(Path::to_path_buf)),
+            gconv: path_ending(&bytes, "/gconv"),
+            zones: path_ending(&bytes, "/zoneinfo"),
+            local_time: path_ending(&bytes, "/localtime"),
+        })
+    }
 }
 
-fn has_locales(folder: &str) -> bool {
-    fs::read_dir(folder).is_ok_and(|entries| {
-        entries
-            .flatten()
-            .any(|entry| entry.path().join("LC_CTYPE").is_file())
-    })
+/// The first string of a file that is an absolute path and ends so.
+fn path_ending(bytes: &[u8], end: &str) -> Option<PathBuf> {
+    let mut strings = bytes.split(|&byte| byte == 0);
+    let found = strings.find(|text| text.starts_with(b"/") && text.ends_with(end.as_bytes()))?;
+    Some(String::from_utf8_lossy(found).into_owned().into())
+}
+
+/// Whether a folder has anything in it.
+fn filled(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn modules(folder: &Path) -> bool {
+    ["gconv-modules", "gconv-modules.cache"]
+        .iter()
+        .any(|name| folder.join(name).is_file())
 }

@@ -3,19 +3,16 @@
 //! - [`cli`]: the command line.
 //! - [`job`]: one program, from reading to writing.
 //! - [`script`]: scripts, which are refused.
-//! - [`environment`]: what `--print-env` prints.
 //! - [`report`]: what is said.
 //!
 //! Exit status: 0 done, 1 a check failed and nothing was written, 2 wrong usage, 3 unsupported input, 4 a file could not be
 //! read or written. Of several programs each is handled, and the greatest counts.
 
 mod cli;
-mod environment;
 mod job;
 mod report;
 mod script;
 
-use std::collections::BTreeMap;
 use std::io::{ErrorKind as IoErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,6 +23,7 @@ use clap::error::ErrorKind;
 use cli::{Cli, Deed, Order};
 use job::Task;
 use report::Report;
+use use_this_glibc::environment;
 use use_this_glibc::error::{Error, Result};
 use use_this_glibc::place;
 use use_this_glibc::prefix::Prefix;
@@ -114,21 +112,28 @@ fn tell(report: &Report, voice: Voice) -> Result<()> {
     }
 }
 
+/// Assignments on stdout, as env(1) takes them, and why on stderr.
 fn print_env(prefix: &Path, voice: Voice) -> Result<u8> {
     let prefix = Prefix::open(prefix)?;
-    let environment = environment::of(&prefix)?;
-    for warning in &environment.warnings {
-        complain(&format!("warning: {warning}"));
+    let system = Prefix::open(Path::new("/"))?;
+    let settings = environment::settings(&prefix, &system)?;
+    for setting in &settings {
+        if !voice.quiet {
+            complain(&format!("{}: {}", setting.name, setting.reason));
+        }
+        if !voice.json {
+            say(&format!("{}={}\n", setting.name, setting.value.display()))?;
+        }
     }
     if voice.json {
-        let variables: BTreeMap<_, _> = environment.variables.into_iter().collect();
-        let line = serde_json::to_string(&variables)
-            .map_err(|error| Error::Io(format!("cannot write JSON: {error}")))?;
-        say(&(line + "\n"))?;
-        return Ok(0);
-    }
-    for (name, value) in environment.variables {
-        say(&format!("{name}={value}\n"))?;
+        let values = settings.iter().map(|setting| {
+            let value = setting.value.display().to_string();
+            (setting.name.to_string(), value.into())
+        });
+        say(&format!(
+            "{}\n",
+            serde_json::Value::Object(values.collect())
+        ))?;
     }
     Ok(0)
 }
@@ -145,9 +150,11 @@ fn say(text: &str) -> Result<()> {
     }
 }
 
-fn complain(line: &str) {
-    // Nobody to tell if stderr is closed.
-    let _ = writeln!(std::io::stderr(), "use-this-glibc: {line}");
+fn complain(lines: &str) {
+    for line in lines.lines() {
+        // Nobody to tell if stderr is closed.
+        let _ = writeln!(std::io::stderr(), "use-this-glibc: {line}");
+    }
 }
 
 fn status(result: Result<u8>) -> ExitCode {

@@ -46,6 +46,7 @@ const WRITING: [i64; 24] = [
 type Stop = (i64, bool);
 
 /// Runs `command` and stops its main thread at each writing call; `at_stop` says with which signal to let it go for good there.
+#[allow(clippy::zombie_processes, reason = "waited for by waitpid")]
 fn run_stopped(
     command: &mut Command,
     mut at_stop: impl FnMut(Stop) -> Option<Signal>,
@@ -58,20 +59,23 @@ fn run_stopped(
     let pid = Pid::from_raw(child.id().try_into().expect("a process id"));
     let wait = || waitpid(pid, Some(WaitPidFlag::__WALL)).expect("waits");
     assert_eq!(wait(), WaitStatus::Stopped(pid, Signal::SIGTRAP));
-    let options = ptrace::Options::PTRACE_O_TRACESYSGOOD | ptrace::Options::PTRACE_O_EXITKILL;
+    let options = ptrace::Options::PTRACE_O_TRACESYSGOOD
+        | ptrace::Options::PTRACE_O_TRACEEXEC
+        | ptrace::Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(pid, options).expect("options");
     let mut call = 0;
+    // Stops come before a call and after it by turns.
+    let mut inside = false;
     let mut pass = None;
     loop {
         ptrace::syscall(pid, pass.take()).expect("goes on");
         match wait() {
             WaitStatus::PtraceSyscall(_) => {
-                let info = ptrace::syscall_info(pid).expect("a call");
-                let done = info.op == libc::PTRACE_SYSCALL_INFO_EXIT;
+                let done = inside;
+                inside = !inside;
                 if !done {
-                    // SAFETY: `op` says that this member is the one that is filled.
-                    let entry = unsafe { info.u.entry };
-                    call = entry.nr.cast_signed();
+                    let registers = ptrace::getregs(pid).expect("registers");
+                    call = registers.orig_rax.cast_signed();
                 }
                 if !WRITING.contains(&call) {
                     continue;
@@ -88,6 +92,8 @@ fn run_stopped(
                     }
                 }
             }
+            // It became another program.
+            WaitStatus::PtraceEvent(..) => {}
             WaitStatus::Stopped(_, signal) => pass = Some(signal),
             ended => return ended,
         }

@@ -3,13 +3,16 @@
 //! Works from the program headers and the dynamic section alone, as the kernel and the dynamic loader do: a file without
 //! section headers is as good as any. Touches no file and never panics, whatever the bytes.
 //!
-//! - [`image`]: reading.
+//! - [`image`]: reading: headers and dynamic section.
+//! - [`symbols`]: reading: symbols and their versions.
 //! - [`edit`]: interpreter, run path and needed libraries changed, by one more `PT_LOAD` at the end of the file.
 //! - [`undo`]: the record at the end of a changed file, by which the original comes back to the byte.
 
 pub mod edit;
 pub mod image;
+pub mod symbols;
 pub mod undo;
 
 pub use edit::{Change, RunPath, apply};
-pub use image::{Image, Kind, NeededVersion, Symbol};
+pub use image::{Image, Kind};
+pub use symbols::{NeededVersion, Symbol};
