@@ -151,9 +151,8 @@ fn change(
     match job.put(report, to, &verify)? {
         Some(placed) => done(report, placed, to, Outcome::Changed, Outcome::WouldChange),
         None => {
-            // What it needs may have gone since.
             if !to.dry_run {
-                verify(&job.target)?;
+                ask_again(prefix, &job)?;
             }
             report.outcome = Outcome::Unchanged;
         }
@@ -173,7 +172,7 @@ fn check(report: &mut Report, program: &Path, prefix: &Prefix, wishes: &Wishes) 
         report.outcome = Outcome::Differs;
         return Ok(());
     }
-    ask_loader(&job.target, prefix, &job)?;
+    ask_again(prefix, &job)?;
     report.outcome = Outcome::Unchanged;
     Ok(())
 }
@@ -238,6 +237,14 @@ fn ask_loader(file: &Path, prefix: &Prefix, job: &Job) -> Result<()> {
         let target = job.target.display().to_string();
         let line = error.to_string().replace(&temporary, &target);
         named(&job.source.given)(same_kind(&error, line))
+    })
+}
+
+/// A program that is as it should be may need what has gone since. Should it be another by now, that is what counts.
+fn ask_again(prefix: &Prefix, job: &Job) -> Result<()> {
+    ask_loader(&job.target, prefix, job).or_else(|error| {
+        job.source.still_the_same()?;
+        Err(error)
     })
 }
 

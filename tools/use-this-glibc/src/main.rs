@@ -94,7 +94,7 @@ fn run(order: Order, voice: Voice) -> Result<u8> {
 fn tell(report: &Report, voice: Voice) -> Result<()> {
     if !voice.quiet {
         for warning in &report.warnings {
-            complain(&format!("warning: {warning}"));
+            complain(&format!("{}: warning: {warning}", report.program));
         }
     }
     if let Some(error) = &report.error {
