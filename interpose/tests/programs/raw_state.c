@@ -99,16 +99,20 @@ static void script(struct flavour f, int with_other)
         say("  the waiter saw %s", seen);
         show("both done", &m);
 
-        // The condition variable leaves and re-takes the mutex inside libc.
+        // The condition variable leaves and re-takes the mutex inside libc, which goes on counting the waiter among the users. Where it does so through the
+        // preload the waiter is no user.
+        int counts_waiters = getenv("TEST_GLIBC") == NULL;
         OK(pthread_cond_init(&cond, NULL));
         waiting = woken = 0;
         other_begins(wait_for_signal, &m);
         WAIT_UNTIL(LOAD(waiting) && word(&m) == 0);
-        OK(pthread_mutex_lock(&m));
-        show("locked while other is in cond_wait", &m);
-        OK(pthread_mutex_unlock(&m));
-        show("unlocked while other is in cond_wait", &m);
-        say("  destroy under a cond waiter: %s", err(pthread_mutex_destroy(&m)));
+        if (counts_waiters) {
+            OK(pthread_mutex_lock(&m));
+            show("locked while other is in cond_wait", &m);
+            OK(pthread_mutex_unlock(&m));
+            show("unlocked while other is in cond_wait", &m);
+            say("  destroy under a cond waiter: %s", err(pthread_mutex_destroy(&m)));
+        }
         OK(pthread_mutex_lock(&m));
         woken = 1;
         OK(pthread_cond_broadcast(&cond));

@@ -19,14 +19,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use serde_json::Value;
 
 use cli::{Cli, Deed, Order};
 use job::Task;
 use report::Report;
-use use_this_glibc::environment;
 use use_this_glibc::error::{Error, Result};
-use use_this_glibc::place;
 use use_this_glibc::prefix::Prefix;
+use use_this_glibc::{environment, place};
 
 /// Who prints what.
 #[derive(Debug, Clone, Copy)]
@@ -116,26 +116,29 @@ fn tell(report: &Report, voice: Voice) -> Result<()> {
 fn print_env(prefix: &Path, voice: Voice) -> Result<u8> {
     let prefix = Prefix::open(prefix)?;
     let system = Prefix::open(Path::new("/"))?;
-    let settings = environment::settings(&prefix, &system)?;
-    for setting in &settings {
-        if !voice.quiet {
+    let environment = environment::of(&prefix, &system)?;
+    let settings = environment.settings.iter();
+    let values = settings.clone().map(|setting| {
+        let value = setting.value.to_string_lossy();
+        (setting.name, value)
+    });
+    if !voice.quiet {
+        for warning in &environment.warnings {
+            complain(&format!("warning: {warning}"));
+        }
+        for setting in settings {
             complain(&format!("{}: {}", setting.name, setting.reason));
         }
-        if !voice.json {
-            say(&format!("{}={}\n", setting.name, setting.value.display()))?;
-        }
     }
-    if voice.json {
-        let values = settings.iter().map(|setting| {
-            let value = setting.value.display().to_string();
-            (setting.name.to_string(), value.into())
-        });
-        say(&format!(
-            "{}\n",
-            serde_json::Value::Object(values.collect())
-        ))?;
-    }
-    Ok(0)
+    let text = if voice.json {
+        let object = values.map(|(name, value)| (name.to_string(), value.into()));
+        format!("{}\n", Value::Object(object.collect()))
+    } else {
+        values
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect()
+    };
+    say(&text).map(|()| 0)
 }
 
 /// Prints on stdout. Whoever reads may have had enough (`| head`): that ends the program quietly only when nothing more is to be
