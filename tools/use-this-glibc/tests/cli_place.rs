@@ -71,6 +71,7 @@ fn mode_owner_and_attributes_are_kept() {
         skip("not every sort of extended attribute can be set here");
     }
     let was = attributes(&exe);
+    let original = scene.read("exe");
     scene.tool(&["-i", "prefix", "exe"]).fine();
     assert_eq!(attributes(&exe), was);
     assert_eq!(attributes(&scene.path("exe.orig")), was);
@@ -86,6 +87,7 @@ fn mode_owner_and_attributes_are_kept() {
     scene.copy_glibc("prefix-2");
     scene.tool(&["-i", "prefix-2", "exe"]).fine();
     assert_eq!(attributes(&scene.path("exe.orig")), was);
+    assert!(scene.read("exe.orig") == original);
 
     // Copied without care, as a broken tool would: the comparison must see each.
     if root() {
