@@ -35,7 +35,7 @@ pub struct Cli {
     #[arg(short, long, conflicts_with_all = ["check", "print_env"])]
     in_place: bool,
 
-    /// Write nothing, say what would be done; the new loader is not asked
+    /// Write nothing, say what would be done; the new loader is not asked about it
     #[arg(short = 'n', long, conflicts_with_all = ["check", "print_env"])]
     dry_run: bool,
 
