@@ -19,7 +19,7 @@ pub const RECORD: &str = "new-tests.txt";
 /// Checks of the whole library that the patches must not upset: make's folder and target.
 const WHOLE: &[(&str, &str)] = &[("elf", "elf/check-localplt"), ("", "check-abi-libc")];
 /// Longer than any test's own limit.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 /// What a static program would show on the unpatched glibc: nothing.
 const NOT_APPLICABLE: &str = "static";
 
@@ -81,39 +81,53 @@ fn subdirs(build: &Build, patches: &[Patch]) -> BTreeSet<String> {
     patches.iter().flat_map(of).collect()
 }
 
-/// The object files of tests and modules that one patch adds, so that they are compiled with it.
-pub fn objects(build: &Build, patch: &Patch, subdir: &str) -> Vec<OsString> {
-    let object = |file: &PathBuf| {
-        let name = file.file_stem()?.to_str()?;
-        let ours = ["nptl", "sysdeps"].contains(&file.iter().next()?.to_str()?) && subdir == "nptl"
-            || file.starts_with(subdir);
-        let test = name.starts_with("tst-") && file.extension().is_some_and(|it| it == "c");
-        let kind = if name.ends_with("mod") { "os" } else { "o" };
-        let there = build.tree().join(file).is_file();
-        (ours && test && there).then(|| build.objects().join(subdir).join(format!("{name}.{kind}")))
-    };
-    patch
+/// The object files of the tests and modules that one patch adds or changes, so that they are compiled with it.
+pub fn objects(build: &Build, patch: &Patch, subdir: &str) -> Result<Vec<OsString>> {
+    let is_test = |name: &str| name.starts_with("tst-");
+    let stems = patch
         .files
         .iter()
-        .filter_map(object)
-        .map(PathBuf::into_os_string)
-        .collect()
+        .filter(|file| file.extension().is_some_and(|it| it == "c"));
+    let stems: Vec<&str> = stems
+        .filter_map(|file| file.file_stem()?.to_str())
+        .filter(|name| is_test(name))
+        .collect();
+    if stems.is_empty() {
+        return Ok(Vec::new());
+    }
+    // What make does not know is included by others.
+    let listed = Listed::of(build, subdir)?;
+    let object = |name: &str| {
+        let kind = if listed.all.contains(name) {
+            "o"
+        } else if listed.modules.contains(name) {
+            "os"
+        } else {
+            return None;
+        };
+        let path = build.objects().join(subdir).join(format!("{name}.{kind}"));
+        Some(path.into_os_string())
+    };
+    Ok(stems.into_iter().filter_map(object).collect())
 }
 
 /// What make knows of a subfolder's tests.
 struct Listed {
     all: BTreeSet<String>,
     fixed: BTreeSet<String>,
+    modules: BTreeSet<String>,
 }
 
 impl Listed {
     fn of(build: &Build, subdir: &str) -> Result<Self> {
         let text = ask(build, subdir, "$(tests) $(tests-internal) $(xtests)")?;
         let fixed = ask(build, subdir, "$(tests-static) $(xtests-static)")?;
+        let modules = ask(build, subdir, "$(modules-names)")?;
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
         Ok(Self {
             all: words(&text),
             fixed: words(&fixed),
+            modules: words(&modules),
         })
     }
 }
