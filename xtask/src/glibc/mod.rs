@@ -75,10 +75,7 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
     }
     let kept = prepare(project, options)?;
     for test in &kept.new_tests {
-        eprintln!(
-            "   {}: {} on the patched glibc, {} on the unpatched one",
-            test.name, test.patched, test.stock
-        );
+        eprintln!("   {test}");
     }
     let prefix = if options.stock {
         &kept.stock
