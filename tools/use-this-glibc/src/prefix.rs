@@ -81,9 +81,16 @@ impl Prefix {
             )));
         }
         let trace = trace::list(&loader, &libc)?;
-        if let Some(complaint) = trace.complaints.first() {
+        if let Some(complaint) = trace.errors().next() {
             return Err(Error::Usage(format!(
                 "{}: does not load the libc beside it: {complaint}",
+                loader.display()
+            )));
+        }
+        // A libc needs its loader, which is what does not go without saying.
+        if trace.loaded.is_empty() {
+            return Err(Error::Usage(format!(
+                "{}: this dynamic loader does not run: it does not say what it would load",
                 loader.display()
             )));
         }

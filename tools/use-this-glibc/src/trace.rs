@@ -33,12 +33,21 @@ pub struct Trace {
     pub complaints: Vec<String>,
 }
 
+impl Trace {
+    /// Complaints without those after which the loader goes on.
+    pub fn errors(&self) -> impl Iterator<Item = &str> {
+        const WARNINGS: [&str; 2] = [": weak version `", ": no version information available"];
+        let all = self.complaints.iter().map(String::as_str);
+        all.filter(|line| !WARNINGS.iter().any(|text| line.contains(text)))
+    }
+}
+
 /// Fails ([`crate::error::Error::Check`]) unless the loader finds every library, and finds `libc.so.6` and every other library that the prefix has in the prefix.
 /// `file` is the changed file under a temporary name in `origin`'s folder, so that `$ORIGIN` is the same.
 pub fn check(file: &Path, prefix: &Prefix) -> Result<()> {
     let trace = list(&prefix.loader, file)?;
     let shown = prefix.loader.display();
-    if let Some(line) = trace.complaints.first() {
+    if let Some(line) = trace.errors().next() {
         return Err(Error::Check(format!("{shown} refuses the result: {line}")));
     }
     let mut libc = false;
@@ -218,5 +227,6 @@ mod tests {
             ]
         );
         assert_eq!(trace.complaints.len(), 2);
+        assert_eq!(trace.errors().count(), 2);
     }
 }
