@@ -35,12 +35,16 @@ pub fn settings(prefix: &Prefix, system: &Prefix) -> Result<Vec<Setting>> {
         && !filled(own)
         && filled(other)
     {
-        let reason = format!(
-            "the prefix looks for locales in {}, where there are none; locales in an archive are found only if it is linked there: ln -s {other}/locale-archive {own}",
-            own.display(),
-            own = own.display(),
-            other = other.display()
+        let mut reason = format!(
+            "the prefix looks for locales in {}, where there are none",
+            own.display()
         );
+        if other.join("locale-archive").is_file() {
+            reason += &format!(
+                "; LOCPATH does not reach those in {}/locale-archive: link that file there",
+                other.display()
+            );
+        }
         set("LOCPATH", other.clone(), reason);
     }
     // Modules are libraries of the glibc that they were built with.
