@@ -148,6 +148,15 @@ pub(crate) fn run(
     arguments: &[&OsStr],
     environment: &[(&str, &str)],
 ) -> io::Result<Said> {
+    run_within(LIMIT, loader, arguments, environment)
+}
+
+fn run_within(
+    limit: Duration,
+    loader: &Path,
+    arguments: &[&OsStr],
+    environment: &[(&str, &str)],
+) -> io::Result<Said> {
     let mut child = Command::new(loader)
         .args(arguments)
         .env_clear()
@@ -161,8 +170,8 @@ pub(crate) fn run(
     let out = reader(child.stdout.take(), finished.clone());
     let err = reader(child.stderr.take(), finished);
     for _ in 0..2 {
-        if both.recv_timeout(LIMIT).is_err() {
-            return Err(give_up(child));
+        if both.recv_timeout(limit).is_err() {
+            return Err(give_up(child, limit));
         }
     }
     let status = child.wait()?;
@@ -189,13 +198,13 @@ fn reader(
     })
 }
 
-fn give_up(mut child: Child) -> io::Error {
+fn give_up(mut child: Child, limit: Duration) -> io::Error {
     // It may have ended just now; either way nothing of it stays.
     let _ = child.kill();
     let _ = child.wait();
     io::Error::new(
         io::ErrorKind::TimedOut,
-        format!("no answer in {} s", LIMIT.as_secs()),
+        format!("no answer in {} s", limit.as_secs()),
     )
 }
 
@@ -204,6 +213,18 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;
+
+    #[test]
+    fn a_loader_that_says_nothing_is_given_up() {
+        let said = run_within(
+            Duration::from_millis(1),
+            Path::new("/bin/sleep"),
+            &[OsStr::new("1000000")],
+            &[],
+        );
+        let error = said.err().map(|error| error.kind());
+        assert_eq!(error, Some(io::ErrorKind::TimedOut));
+    }
 
     #[test]
     fn a_trace_is_read_line_by_line() {

@@ -123,6 +123,7 @@ fn what_a_library_with_a_runpath_cannot_find_is_added_to_the_program() {
     let program = scratch.program("program", &[&old, "@/l/liba1.so"]);
     for kind in [RunPath::Rpath, RunPath::Runpath] {
         let plan = plan_for(&program, &prefix, kind).expect("a plan");
+        assert_eq!(plan.warnings, [""; 0]);
         assert_eq!(added(&plan), ["libb2.so", "libgcc_s.so.1", "libc3.so"]);
         let library = scratch.path("l/liba1.so").display().to_string();
         assert_eq!(plan.added_for[0], ("libb2.so".to_string(), library));
@@ -182,6 +183,42 @@ fn libraries_that_nothing_finds_are_all_named() {
         "{lines}"
     );
     assert_eq!(lines.lines().count(), 2, "{lines}");
+}
+
+#[test]
+fn a_program_whose_loader_is_not_here_is_planned_with_a_warning() {
+    let Some((scratch, prefix)) = scratch() else {
+        return;
+    };
+    let program = scratch.program("program", &["-Wl,--dynamic-linker=/nowhere/ld.so"]);
+    let plan = plan_for(&program, &prefix, RunPath::Rpath).expect("a plan");
+    assert_eq!(plan.warnings.len(), 1, "{plan:?}");
+    assert!(plan.warnings[0].contains("/nowhere/ld.so"), "{plan:?}");
+    holds(&program, &plan, &prefix);
+}
+
+#[test]
+fn a_libc_that_does_not_find_the_unwinder_is_a_warning() {
+    let Some((scratch, prefix)) = scratch() else {
+        return;
+    };
+    let source = "#include <pthread.h>\n
+        static void *end(void *p) { pthread_exit(p); }
+        int main(void) { pthread_t t; return pthread_create(&t, 0, end, 0) || pthread_join(t, 0); }";
+    let program = scratch.compile("program", source, &[]);
+    let status = |plan: &Plan| {
+        let path = changed(&program, &plan.change);
+        Command::new(path).status().expect("run").success()
+    };
+    let good = plan_for(&program, &prefix, RunPath::Rpath).expect("a plan");
+    assert_eq!(good.warnings, [""; 0]);
+    assert!(status(&good));
+    let mut bad = plan_for(&program, &prefix, RunPath::Runpath).expect("a plan");
+    assert_eq!(bad.warnings.len(), 1, "{bad:?}");
+    assert!(bad.warnings[0].contains("libgcc_s.so.1"), "{bad:?}");
+    assert!(!status(&bad));
+    bad.change.add_needed.push(b"libgcc_s.so.1".to_vec());
+    assert!(status(&bad));
 }
 
 #[test]
