@@ -109,6 +109,34 @@ fn mode_owner_and_attributes_are_kept() {
     }
 }
 
+/// A library for another system, which only the loader minds.
+#[test]
+fn the_new_loader_has_the_last_word() {
+    let scene = Scene::new();
+    let library = "int one(void) { return 1; }";
+    assert!(scene.compile_text("libone.so", library, &["-shared", "-fPIC"]));
+    let main = "int one(void); int main(void) { return one() + 6; }";
+    assert!(scene.compile_text("exe", main, &["-L.", "-lone", "-Wl,-rpath,$ORIGIN"]));
+    let good = scene.read("libone.so");
+    let mut bad = good.clone();
+    // EI_OSABI: FreeBSD.
+    bad[7] = 9;
+    scene.write("libone.so", bad);
+    let was = identity(&scene.path("exe"));
+    scene.tool(&["-n", "prefix", "exe"]).fine();
+    for arguments in [
+        &["-i", "prefix", "exe"][..],
+        &["-o", "new", "prefix", "exe"],
+    ] {
+        let done = scene.tool(arguments).fails(1, "libone.so");
+        assert!(!done.err.contains(".use-this-glibc"), "{done:?}");
+        assert!(identity(&scene.path("exe")) == was);
+        assert_eq!(scene.names(), ["exe", "libone.so"]);
+    }
+    scene.write("libone.so", good);
+    scene.tool(&["-i", "prefix", "exe"]).fine();
+}
+
 /// What a folder gives to new files must not stay on the program.
 #[test]
 fn the_folders_default_acl_is_not_taken_over() {
