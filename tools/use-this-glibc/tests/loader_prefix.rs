@@ -166,8 +166,8 @@ fn data_that_the_prefix_does_not_find_is_the_systems() {
     let prefix = Prefix::open(&folder).expect("a prefix");
     // A copy looks where the original does.
     assert_eq!(
-        environment::settings(&prefix, &system).expect("settings"),
-        []
+        environment::of(&prefix, &system).expect("environment"),
+        environment::Environment::default()
     );
     let libc = folder.join("lib/libc.so.6");
     let mut bytes = fs::read(&libc).expect("read");
@@ -179,7 +179,9 @@ fn data_that_the_prefix_does_not_find_is_the_systems() {
         }
     }
     fs::write(&libc, bytes).expect("write");
-    let settings = environment::settings(&prefix, &system).expect("settings");
+    let settings = environment::of(&prefix, &system)
+        .expect("environment")
+        .settings;
     for setting in settings.iter().filter(|setting| setting.name != "TZ") {
         assert!(setting.value.is_dir(), "{setting:?}");
     }
@@ -187,7 +189,7 @@ fn data_that_the_prefix_does_not_find_is_the_systems() {
     let mut expected = Vec::new();
     // What this system has, by the places that every distribution uses.
     for (name, place) in [
-        ("LOCPATH", "/usr/lib/locale"),
+        ("LOCPATH", "/usr/lib/locale/C.utf8/LC_CTYPE"),
         ("TZDIR", "/usr/share/zoneinfo"),
         ("TZ", "/etc/localtime"),
     ] {
@@ -202,7 +204,9 @@ fn data_that_the_prefix_does_not_find_is_the_systems() {
     // The prefix's own modules come first.
     fs::create_dir(folder.join("lib/gconv")).expect("make a folder");
     fs::write(folder.join("lib/gconv/gconv-modules"), "").expect("write");
-    let settings = environment::settings(&prefix, &system).expect("settings");
+    let settings = environment::of(&prefix, &system)
+        .expect("environment")
+        .settings;
     let gconv = settings.iter().find(|setting| setting.name == "GCONV_PATH");
     assert_eq!(
         gconv.map(|it| it.value.clone()),
