@@ -75,10 +75,7 @@ fn new_tests(tests: &[NewTest]) -> Result<Outcome> {
         failed: 0,
     };
     for test in tests {
-        println!(
-            "   new test {}: {} on the patched glibc, {} on the unpatched one",
-            test.name, test.patched, test.stock
-        );
+        println!("   {test}");
         if test.passes() {
             outcome.passed += 1;
         } else {
