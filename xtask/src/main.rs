@@ -7,11 +7,13 @@ mod bench;
 mod callgrind;
 mod demo;
 mod dist;
+mod glibc;
 mod glibc_suite;
 mod packages;
 mod project;
 mod shell;
 mod steps;
+mod use_this_glibc;
 mod virtual_time;
 
 use std::fmt;
@@ -60,6 +62,10 @@ enum Verb {
     },
     /// Run glibc's own thread tests with and without a preload
     GlibcSuite(glibc_suite::Options),
+    /// Build glibc with our patches, and without, and print the patched one's prefix
+    Glibc(glibc::Options),
+    /// Rewrite real programs and odd inputs to another glibc and run them, patchelf beside it
+    UseThisGlibc(use_this_glibc::Options),
 }
 
 /// An error in what the user asked for: exit code 2.
@@ -125,6 +131,22 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             let lib = project.preload_or_build(options.lib.clone())?;
             let report = glibc_suite::run(&project, &lib, &options)?;
             Ok(report.holds())
+        }
+        Verb::Glibc(options) => {
+            packages::require("glibc")?;
+            glibc::run(&project, &options)
+        }
+        Verb::UseThisGlibc(options) => {
+            packages::require("use-this-glibc")?;
+            let prefix = options
+                .prefix
+                .clone()
+                .ok_or_else(|| Usage("--prefix FOLDER is missing".to_owned()))?;
+            if options.tool.is_none() {
+                dist::build(&project)?;
+            }
+            let report = use_this_glibc::run(&project, &prefix, &options)?;
+            Ok(report.holds(&options))
         }
     }
 }

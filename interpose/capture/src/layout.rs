@@ -370,7 +370,7 @@ pub mod site {
     pub const HOLD: u32 = 2;
     /// Waits on condition variables with this mutex: idle, and acquiring it again.
     pub const COND: u32 = 3;
-    /// Of these, acquiring it again, where that can be seen (a libc that calls through its PLT).
+    /// Of these, acquiring it again, where that can be seen (a libc that calls through its PLT): `holder` as of a wait. Time 0 where it was free.
     pub const REACQUIRE: u32 = 4;
     /// Timed acquisitions that timed out: the time until then.
     pub const TIMEOUT: u32 = 5;
@@ -488,7 +488,7 @@ pub struct Thread {
     pub random: AtomicU64,
     /// Next free thread.
     pub next_free: AtomicU32,
-    /// The lock whose wait on a condition variable is going on; 0 if none.
+    /// The lock whose wait on a condition variable is going on, where libc's waits acquire it again through the profiler; 0 if none.
     pub in_cond: AtomicU32,
     /// Of the acquisitions that are due to be timed, by their entries, how many to let pass before the next is.
     pub skip: AtomicU32,
@@ -504,8 +504,16 @@ pub struct Thread {
     pub waited_for: AtomicU32,
     /// Waits for it since somebody looked who holds it.
     pub waits: AtomicU32,
+    /// Where that wait was called: the return address.
+    pub cond_caller: AtomicU64,
+    /// Its stack pointer, behind the return address.
+    pub cond_stack_pointer: AtomicU64,
+    /// How long acquiring it again took; 0 where it was free.
+    pub reacquire_ns: AtomicU64,
+    /// Where the holder that this waited for had acquired it.
+    pub reacquire_holder: AtomicU32,
     /// For later.
-    pub reserved: [AtomicU64; 5],
+    pub reserved: [AtomicU32; 3],
     /// Counters by lock: the entry of a key is at one of two neighbouring places, or at the end.
     pub entries: [Entry; ENTRIES],
     /// What it holds that will be recorded at its release.

@@ -655,6 +655,7 @@ impl<S: System> Recorder<S> {
             stack.caller.store(0, Relaxed);
         }
         thread.waiting_for.store(0, Relaxed);
+        thread.in_cond.store(0, Relaxed);
         self.forget_timing(thread);
         let tid = thread.tid.swap(0, Relaxed);
         let _ = self.adding(tid, || {

@@ -4,13 +4,17 @@
 //! a few instructions with their call frame information, which call [`begin`], the next function in the chain, and [`end`]. After a cancellation `end` is not
 //! called: the mutex is held again, unrecorded, by a thread that is about to end.
 //!
-//! glibc takes the mutex again inside the wait, past the preload: idle time and re-acquisition are one.
+//! Stock glibc takes the mutex again inside the wait, past the preload: idle time and re-acquisition are one. One with `glibc-patches/` comes back to us for it, and the
+//! two are apart.
 
 use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use autolock_shim::reach;
 use libc::ETIMEDOUT;
 
 use crate::{
+    modules,
     mutex::Mutex,
     real,
     recording::{self, Caller},
@@ -40,6 +44,31 @@ pub mod which {
     pub const C11_TIMEDWAIT: u32 = 4;
 }
 
+/// Whether libc comes back to us to release and re-acquire the mutex: from `pthread_cond_*`, from `cnd_*`.
+static POSIX_COMES_BACK: AtomicBool = AtomicBool::new(false);
+static C11_COMES_BACK: AtomicBool = AtomicBool::new(false);
+
+/// Finds out. Called once, from the preload's constructor, before anything is recorded.
+pub fn start() {
+    let posix = reach::is_called_by(&real::COND_TIMEDWAIT, &real::MUTEX_UNLOCK);
+    let c11 = reach::is_called_by(&real::CND_TIMEDWAIT, &real::MTX_UNLOCK);
+    POSIX_COMES_BACK.store(posix, Relaxed);
+    C11_COMES_BACK.store(c11, Relaxed);
+    // Not the linker's idea of its address, which a program may have moved into itself.
+    let of_libc = autolock_shim::real::symbol(c"gnu_get_libc_version");
+    if let Some(libc) = modules::find(of_libc.addr()) {
+        recording::waits::start(libc.start..libc.end);
+    }
+}
+
+#[inline]
+fn comes_back(which: u32) -> bool {
+    match which {
+        which::C11_WAIT | which::C11_TIMEDWAIT => C11_COMES_BACK.load(Relaxed),
+        _ => POSIX_COMES_BACK.load(Relaxed),
+    }
+}
+
 /// The function for a libc that has not got the one that was called.
 unsafe extern "C" fn missing() -> c_int {
     libc::EINVAL
@@ -48,8 +77,13 @@ unsafe extern "C" fn missing() -> c_int {
 /// Before a wait with `mutex`.
 ///
 /// # Safety
-/// - `mutex` is an initialised mutex.
-pub unsafe extern "C" fn begin(which: u32, mutex: *mut c_void) -> Begun {
+/// - `mutex` is an initialised mutex; the caller's address and stack pointer are those of a call.
+pub unsafe extern "C" fn begin(
+    which: u32,
+    mutex: *mut c_void,
+    address: usize,
+    stack_pointer: usize,
+) -> Begun {
     let next = match which {
         which::WAIT => &real::COND_WAIT,
         which::TIMEDWAIT => &real::COND_TIMEDWAIT,
@@ -61,8 +95,13 @@ pub unsafe extern "C" fn begin(which: u32, mutex: *mut c_void) -> Begun {
     if next.is_null() {
         next = missing as *mut c_void;
     }
+    let caller = Caller {
+        address,
+        stack_pointer,
+    };
+    let object = mutex.expose_provenance();
     // SAFETY: the caller's contract.
-    let start_ns = unsafe { recording::waits::begin::<Mutex>(mutex.expose_provenance()) };
+    let start_ns = unsafe { recording::waits::begin::<Mutex>(object, caller, comes_back(which)) };
     Begun { start_ns, next }
 }
 
@@ -87,8 +126,10 @@ pub unsafe extern "C" fn end(
         address,
         stack_pointer,
     };
+    let object = mutex.expose_provenance();
+    let comes_back = comes_back(which);
     // SAFETY: the caller's contract.
-    unsafe { recording::waits::end::<Mutex>(mutex.expose_provenance(), caller, start_ns, error) };
+    unsafe { recording::waits::end::<Mutex>(object, caller, start_ns, error, comes_back) };
     result
 }
 
@@ -119,6 +160,8 @@ macro_rules! wait_functions {
                     "mov [rbp - 24], rdx",
                     "mov [rbp - 32], rcx",
                     "mov edi, {which}",
+                    "mov rdx, [rbp + 8]",
+                    "lea rcx, [rbp + 16]",
                     "call {begin}",
                     "mov [rbp - 40], rax",
                     "mov rax, rdx",

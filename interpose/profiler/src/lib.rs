@@ -46,6 +46,7 @@ pub fn start() {
     real::try_first(!is_algorithm_chosen());
     clock::start();
     modules::start();
+    cond::start();
     unwind::start();
     record::start();
     ending::start(&RECORDER);

@@ -5,6 +5,7 @@
 //! - [`tcb`]: thread id and CPU from the thread control block, one load each.
 //! - [`slots`]: `AUTOLOCK_ALGORITHM`: another lock under each mutex; [`nodes`]: their queue nodes; [`stack`]: free ones of both.
 //! - [`cond`]: condition variables, which must give up that other lock before they wait.
+//! - [`reach`]: whether libc's condition waits come back to us, or go past us.
 //! - [`real`]: the next symbol in the chain, for what we delegate.
 //! - [`options`]: `AUTOLOCK_*`, parsed once; [`stats`]: what the library did.
 //!
@@ -23,6 +24,7 @@ pub mod linux;
 pub mod mutex;
 pub mod nodes;
 pub mod options;
+pub mod reach;
 pub mod real;
 pub mod slots;
 pub mod stack;
@@ -34,8 +36,9 @@ pub fn start() {
     tcb::start();
     real::start();
     let options = options::from_environment();
-    stats::start(options.stats);
     if let Some(entry) = options.algorithm {
+        cond::start();
         slots::start(entry);
     }
+    stats::start(options.stats);
 }

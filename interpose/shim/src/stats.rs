@@ -12,7 +12,7 @@ use core::sync::atomic::{
 use autolock_abi::Mutex;
 use autolock_lock::platform::Event;
 
-use crate::slots;
+use crate::{cond, slots};
 
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -127,7 +127,8 @@ pub fn finish() {
         let mut line = Line::default();
         let _ = writeln!(
             line,
-            "autolock: algorithm={algorithm} mutexes={mutexes} unserved={unserved} (the figures above are of process-shared mutexes alone)",
+            "autolock: algorithm={algorithm} mutexes={mutexes} unserved={unserved} condition-waits={} (the figures above are of process-shared mutexes alone)",
+            if cond::comes_back() { "interposed" } else { "libc" },
         );
         line.print();
     }

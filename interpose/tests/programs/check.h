@@ -84,10 +84,23 @@ __attribute__((unused)) static int is_interposed(const char *name)
     return strncmp(base ? base + 1 : info.dli_fname, "libc.so", 7) != 0;
 }
 
+// The libc that this process runs on.
+__attribute__((unused)) static const char *libc_path(void)
+{
+    Dl_info info;
+    void *address = dlsym(RTLD_DEFAULT, "gnu_get_libc_version");
+    if (!address || !dladdr(address, &info) || !info.dli_fname)
+        FAIL("cannot tell which libc this is");
+    return info.dli_fname;
+}
+
 // First call of every main: the run must be what the harness says that it is, so that a
-// preload that the loader ignored can never pass for a tested one.
+// preload that the loader ignored, or another glibc, can never pass for a tested one.
 __attribute__((unused)) static void check_start(void)
 {
+    const char *prefix = getenv("TEST_GLIBC");
+    if (prefix && strncmp(libc_path(), prefix, strlen(prefix)) != 0)
+        FAIL("libc is %s, TEST_GLIBC says otherwise", libc_path());
     const char *wanted = getenv("TEST_PRELOAD");
     if (wanted && is_interposed("pthread_mutex_lock") != (*wanted == 'y'))
         FAIL("pthread_mutex_lock is %s, TEST_PRELOAD says otherwise",

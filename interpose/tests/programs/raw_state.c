@@ -99,16 +99,20 @@ static void script(struct flavour f, int with_other)
         say("  the waiter saw %s", seen);
         show("both done", &m);
 
-        // The condition variable leaves and re-takes the mutex inside libc.
+        // The condition variable leaves and re-takes the mutex inside libc, which goes on counting the waiter among the users, and expects contention. A
+        // glibc that does so through the preload leaves both to it.
+        int is_inside = getenv("TEST_GLIBC") == NULL;
         OK(pthread_cond_init(&cond, NULL));
         waiting = woken = 0;
         other_begins(wait_for_signal, &m);
         WAIT_UNTIL(LOAD(waiting) && word(&m) == 0);
-        OK(pthread_mutex_lock(&m));
-        show("locked while other is in cond_wait", &m);
-        OK(pthread_mutex_unlock(&m));
-        show("unlocked while other is in cond_wait", &m);
-        say("  destroy under a cond waiter: %s", err(pthread_mutex_destroy(&m)));
+        if (is_inside) {
+            OK(pthread_mutex_lock(&m));
+            show("locked while other is in cond_wait", &m);
+            OK(pthread_mutex_unlock(&m));
+            show("unlocked while other is in cond_wait", &m);
+            say("  destroy under a cond waiter: %s", err(pthread_mutex_destroy(&m)));
+        }
         OK(pthread_mutex_lock(&m));
         woken = 1;
         OK(pthread_cond_broadcast(&cond));
@@ -122,7 +126,8 @@ static void script(struct flavour f, int with_other)
         OK(pthread_cond_init(&cond, NULL));
         OK(pthread_mutex_lock(&m));
         RETURNS(pthread_cond_timedwait(&cond, &m, &past), ETIMEDOUT);
-        show("cond_timedwait timed out", &m);
+        if (is_inside)
+            show("cond_timedwait timed out", &m);
         OK(pthread_mutex_unlock(&m));
         show("unlock", &m);
         OK(pthread_cond_destroy(&cond));

@@ -1,5 +1,6 @@
 //! Compiles `programs/*` into the target directory, each combination of source and flags once.
 
+use crate::glibc;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -127,6 +128,9 @@ impl Compile {
             self.source,
             String::from_utf8_lossy(&output.stderr)
         );
+        if let (Some(prefix), false) = (glibc::prefix(), self.shared) {
+            glibc::rewrite(&unfinished, prefix);
+        }
         fs_must("rename", &path, std::fs::rename(&unfinished, &path));
         path
     }
@@ -136,6 +140,7 @@ impl Compile {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         FLAGS.hash(&mut hasher);
+        glibc::prefix().hash(&mut hasher);
         let mut inputs = vec![programs.join(&self.source)];
         for folder in [programs, common] {
             let entries = std::fs::read_dir(folder);

@@ -24,6 +24,7 @@
 
 mod compile;
 mod expect;
+pub mod glibc;
 mod preload;
 mod run;
 mod skip;

@@ -5,6 +5,7 @@
 //! The program gets a process group of its own. When it ends, and when it hangs, whatever is left
 //! of that group is killed by its id, so that no test leaves a process behind.
 
+use crate::glibc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::ffi::{OsStr, OsString};
@@ -64,6 +65,9 @@ impl Run {
             {
                 command.env_remove(&name);
             }
+        }
+        if let Some(prefix) = glibc::prefix() {
+            command.env("TEST_GLIBC", prefix);
         }
         let name = Path::new(program)
             .file_name()

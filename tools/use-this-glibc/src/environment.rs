@@ -2,6 +2,7 @@
 //!
 //! A glibc looks for its data where it was configured to, mostly below its prefix. These paths are strings in its `libc.so.6`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -16,12 +17,20 @@ pub struct Setting {
     pub reason: String,
 }
 
-/// What to set for programs that use this prefix; empty if it finds all by itself. `system` is the glibc whose data is borrowed.
-pub fn settings(prefix: &Prefix, system: &Prefix) -> Result<Vec<Setting>> {
+/// What to set, and what else to know, a line each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Environment {
+    pub settings: Vec<Setting>,
+    pub warnings: Vec<String>,
+}
+
+/// For programs that use this prefix; empty if it finds all by itself. `system` is the glibc whose data is borrowed.
+pub fn of(prefix: &Prefix, system: &Prefix) -> Result<Environment> {
     let here = Data::of(prefix)?;
     let there = Data::of(system)?;
     let same = prefix.version == system.version;
     let mut settings = Vec::new();
+    let mut warnings = Vec::new();
     let mut set = |name, value: PathBuf, reason| {
         settings.push(Setting {
             name,
@@ -35,17 +44,20 @@ pub fn settings(prefix: &Prefix, system: &Prefix) -> Result<Vec<Setting>> {
         && !filled(own)
         && filled(other)
     {
-        let mut reason = format!(
+        let missing = format!(
             "the prefix looks for locales in {}, where there are none",
             own.display()
         );
-        if other.join("locale-archive").is_file() {
-            reason += &format!(
-                "; LOCPATH does not reach those in {}/locale-archive: link that file there",
-                other.display()
-            );
+        if locales(other) {
+            set("LOCPATH", other.clone(), missing);
+        } else {
+            // Once it is set only folders count, not the archive (locale(7)).
+            warnings.push(format!(
+                "{missing}, and LOCPATH does not reach the system's, which are in one archive: ln -s {} {}",
+                other.display(),
+                own.display()
+            ));
         }
-        set("LOCPATH", other.clone(), reason);
     }
     // Modules are libraries of the glibc that they were built with.
     if let Some(own) = &here.gconv
@@ -80,9 +92,12 @@ pub fn settings(prefix: &Prefix, system: &Prefix) -> Result<Vec<Setting>> {
             "the prefix takes the local time zone from {}, which is not there",
             own.display()
         );
-        set("TZ", Path::new(":").join(other), reason);
+        // The colon says that what follows is a file (tzset(3)).
+        let mut value = OsString::from(":");
+        value.push(other);
+        set("TZ", value.into(), reason);
     }
-    Ok(settings)
+    Ok(Environment { settings, warnings })
 }
 
 /// Where a glibc looks.
@@ -119,6 +134,15 @@ fn path_ending(bytes: &[u8], end: &str) -> Option<PathBuf> {
 /// Whether a folder has anything in it.
 fn filled(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Whether a folder has locales that are folders themselves.
+fn locales(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| entry.path().join("LC_CTYPE").is_file())
+    })
 }
 
 fn modules(folder: &Path) -> bool {

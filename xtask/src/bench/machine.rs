@@ -57,6 +57,21 @@ impl Machine {
     }
 }
 
+impl Machine {
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// Processor, kernel, distribution and libc in one line.
+    pub fn summary(&self) -> String {
+        let cores = self.cores;
+        format!(
+            "{cores} x {}, {}, {}, {}",
+            self.processor, self.kernel, self.distribution, self.libc
+        )
+    }
+}
+
 /// The three load averages.
 pub fn load() -> String {
     read("/proc/loadavg")

@@ -3,7 +3,8 @@
 //! glibc's mutexes are what we stand in for, so its tests are the nearest thing to a
 //! specification. Debian ships the sources (package glibc-source); their tests are compiled with
 //! a thin layer of ours (`interpose/tests/glibc-suite/`) in place of glibc's build tree, and each
-//! runs twice, first plain, then under the preload. What passes plain must pass preloaded.
+//! runs twice, first plain, then under the preload. What passes plain must pass preloaded. The same comparison serves for any two
+//! ways to start a test ([`compare`]): on another glibc, for one.
 //!
 //! [`source`] unpacks and caches, [`catalogue`] reads glibc's makefiles, [`build`] compiles,
 //! [`runner`] runs one test, [`prove`] shows that a wrong lock is noticed.
@@ -24,6 +25,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::Usage;
 use crate::project::Project;
+pub use runner::Way;
 use runner::{Run, Runner};
 use source::Suite;
 
@@ -79,6 +81,9 @@ pub struct Options {
     /// Tests run at a time
     #[arg(long, default_value_t = 4)]
     pub jobs: usize,
+    /// Run them on the glibc that is installed below this prefix (`cargo xtask glibc` prints one)
+    #[arg(long, value_name = "PREFIX", conflicts_with = "prove")]
+    pub glibc: Option<PathBuf>,
     /// Instead of testing the library, show that deliberately broken ones fail
     #[arg(long)]
     pub prove: bool,
@@ -90,6 +95,7 @@ impl Default for Options {
             lib: None,
             only: Vec::new(),
             jobs: 4,
+            glibc: None,
             prove: false,
         }
     }
@@ -98,41 +104,77 @@ impl Default for Options {
 /// What came of one test.
 struct Verdict {
     name: String,
-    plain: Run,
-    preloaded: Option<Run>,
+    base: Run,
+    other: Option<Run>,
+}
+
+/// Two ways to start a test: what passes the one must pass the other.
+pub struct Pair {
+    pub base: Way,
+    pub other: Way,
+    /// File of every test's outcome.
+    pub record: &'static str,
 }
 
 pub struct Report {
-    pub passed_plain: usize,
-    pub passed_preloaded: usize,
+    pub passed_base: usize,
+    /// The other way, of those.
+    pub passed: usize,
     pub failed: Vec<String>,
     floor: usize,
 }
 
 impl Report {
     pub fn holds(&self) -> bool {
-        self.failed.is_empty() && self.passed_plain >= self.floor
+        self.failed.is_empty() && self.passed_base >= self.floor
     }
 }
 
 pub fn run(project: &Project, lib: &Path, options: &Options) -> Result<Report> {
-    let suite = Suite::prepare(project)?;
-    let runner = Runner::new(project, &suite)?;
     if options.prove {
+        let suite = Suite::prepare(project)?;
+        let runner = Runner::new(project, &suite)?;
         return prove::run(&suite, &runner);
     }
+    let base = match &options.glibc {
+        Some(prefix) => Way::on_glibc(&absolute(prefix)?, "other-glibc", "without the preload"),
+        None => Way::plain(),
+    };
+    let pair = Pair {
+        other: base.clone().under(lib, "with the preload"),
+        base,
+        record: "results.txt",
+    };
+    compare(project, &pair, options)
+}
+
+fn absolute(prefix: &Path) -> Result<PathBuf> {
+    let loader = prefix.join("lib/ld-linux-x86-64.so.2");
+    if !loader.is_file() {
+        return Err(Usage(format!("no glibc below {}", prefix.display())).into());
+    }
+    prefix
+        .canonicalize()
+        .with_context(|| format!("cannot find {}", prefix.display()))
+}
+
+/// Runs every test both ways.
+pub fn compare(project: &Project, pair: &Pair, options: &Options) -> Result<Report> {
+    let suite = Suite::prepare(project)?;
+    let runner = Runner::new(project, &suite)?;
     let tests = select(&suite, &options.only)?;
-    runner.check_that_preload_binds(lib)?;
+    runner.check_binding(&pair.base)?;
+    runner.check_binding(&pair.other)?;
     let started = Instant::now();
-    let mut verdicts = run_all(&runner, &tests, lib, options.jobs)?;
-    retry_alone(&runner, &mut verdicts, lib)?;
+    let mut verdicts = run_all(&runner, &tests, pair, options.jobs)?;
+    retry_alone(&runner, &mut verdicts, pair)?;
     runner.sweep();
-    let record = project.work_folder("glibc-suite")?.join("results.txt");
-    std::fs::write(&record, table(&verdicts))
+    let record = project.work_folder("glibc-suite")?.join(pair.record);
+    std::fs::write(&record, table(&verdicts, pair))
         .with_context(|| format!("cannot write {}", record.display()))?;
     let floor = if options.only.is_empty() { FLOOR } else { 1 };
     let report = sum_up(&verdicts, floor);
-    tell(&report, &verdicts, &suite, started.elapsed());
+    tell(&report, &verdicts, &suite, pair, started.elapsed());
     println!("   every test's outcome: {}", record.display());
     Ok(report)
 }
@@ -156,28 +198,28 @@ fn select(suite: &Suite, only: &[String]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Each worker takes a test, runs it plain and, if that passes, under the preload: the two see
+/// Each worker takes a test, runs it one way and, if that passes, the other: the two see
 /// the same load.
-fn run_all(runner: &Runner, names: &[String], lib: &Path, jobs: usize) -> Result<Vec<Verdict>> {
+fn run_all(runner: &Runner, names: &[String], pair: &Pair, jobs: usize) -> Result<Vec<Verdict>> {
     let queue: Mutex<VecDeque<&String>> = Mutex::new(names.iter().collect());
     let verdicts = Mutex::new(Vec::new());
-    let progress = Progress::new(names.len());
+    let progress = Progress::new(names.len(), pair);
     let work = || -> Result<()> {
         loop {
             let Some(name) = lock(&queue).pop_front() else {
                 return Ok(());
             };
-            let plain = runner.run(name, None)?;
-            let worth_it = plain.passed() && plain.took <= SLOW;
-            let preloaded = if worth_it {
-                Some(runner.run(name, Some(lib))?)
+            let base = runner.run(name, &pair.base)?;
+            let worth_it = base.passed() && base.took <= SLOW;
+            let other = if worth_it {
+                Some(runner.run(name, &pair.other)?)
             } else {
                 None
             };
             lock(&verdicts).push(Verdict {
                 name: name.clone(),
-                plain,
-                preloaded,
+                base,
+                other,
             });
             progress.step();
         }
@@ -199,44 +241,42 @@ fn run_all(runner: &Runner, names: &[String], lib: &Path, jobs: usize) -> Result
     Ok(verdicts)
 }
 
-/// Some tests are about timing. One that failed under the preload gets a second try with the
+/// Some tests are about timing. One that failed the other way gets a second try with the
 /// machine to itself, both ways; only what then still tells the two apart is a failure.
-fn retry_alone(runner: &Runner, verdicts: &mut [Verdict], lib: &Path) -> Result<()> {
+fn retry_alone(runner: &Runner, verdicts: &mut [Verdict], pair: &Pair) -> Result<()> {
     for verdict in verdicts {
-        if verdict.preloaded.as_ref().is_none_or(Run::passed) {
+        if verdict.other.as_ref().is_none_or(Run::passed) {
             continue;
         }
         println!(
-            "   {} failed under the preload, once more with and without it",
-            verdict.name
+            "   {} failed {}, once more both ways",
+            verdict.name, pair.other.words
         );
-        verdict.preloaded = Some(runner.run(&verdict.name, Some(lib))?);
-        verdict.plain = runner.run(&verdict.name, None)?;
+        verdict.other = Some(runner.run(&verdict.name, &pair.other)?);
+        verdict.base = runner.run(&verdict.name, &pair.base)?;
     }
     Ok(())
 }
 
 fn sum_up(verdicts: &[Verdict], floor: usize) -> Report {
-    let counted = |verdict: &&Verdict| verdict.plain.passed() && verdict.preloaded.is_some();
-    let passed = |verdict: &&Verdict| verdict.preloaded.as_ref().is_some_and(Run::passed);
+    let counted = |verdict: &&Verdict| verdict.base.passed() && verdict.other.is_some();
+    let passed = |verdict: &&Verdict| verdict.other.as_ref().is_some_and(Run::passed);
     let failed = verdicts
         .iter()
         .filter(counted)
         .filter(|verdict| !passed(verdict));
     Report {
-        passed_plain: verdicts.iter().filter(counted).count(),
-        passed_preloaded: verdicts.iter().filter(counted).filter(passed).count(),
+        passed_base: verdicts.iter().filter(counted).count(),
+        passed: verdicts.iter().filter(counted).filter(passed).count(),
         failed: failed.map(|verdict| verdict.name.clone()).collect(),
         floor,
     }
 }
 
-fn tell(report: &Report, verdicts: &[Verdict], suite: &Suite, took: Duration) {
+fn tell(report: &Report, verdicts: &[Verdict], suite: &Suite, pair: &Pair, took: Duration) {
+    let (base, other) = (pair.base.words, pair.other.words);
     let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
-    for verdict in verdicts
-        .iter()
-        .filter(|verdict| verdict.preloaded.is_some())
-    {
+    for verdict in verdicts.iter().filter(|verdict| verdict.other.is_some()) {
         let stem = verdict.name.trim_start_matches("tst-");
         let group = GROUPS.iter().find(|(prefix, _)| stem.starts_with(prefix));
         *groups
@@ -250,12 +290,12 @@ fn tell(report: &Report, verdicts: &[Verdict], suite: &Suite, took: Duration) {
     println!("   tests by subject: {}", groups.join(", "));
     let left_out: Vec<&str> = verdicts
         .iter()
-        .filter(|verdict| verdict.preloaded.is_none())
+        .filter(|verdict| verdict.other.is_none())
         .map(|verdict| verdict.name.as_str())
         .collect();
     if !left_out.is_empty() {
         println!(
-            "   not counted, since they fail or crawl without the preload: {}",
+            "   not counted, since they fail or crawl {base}: {}",
             left_out.join(" ")
         );
     }
@@ -264,36 +304,32 @@ fn tell(report: &Report, verdicts: &[Verdict], suite: &Suite, took: Duration) {
         println!("   not counted, since they do not compile outside glibc's tree: {unbuilt}");
     }
     for name in &report.failed {
-        println!("   FAILED with the preload, passes without: {name}");
+        println!("   FAILED {other}, passes {base}: {name}");
     }
-    if report.passed_plain < report.floor {
+    if report.passed_base < report.floor {
         println!(
-            "   FAILED: at least {} tests have to pass without the preload",
+            "   FAILED: at least {} tests have to pass {base}",
             report.floor
         );
     }
     println!(
-        "glibc suite: {} pass without the preload, {} of them with it ({:.0} s)",
-        report.passed_plain,
-        report.passed_preloaded,
+        "glibc suite: {} pass {base}, {} of them {other} ({:.0} s)",
+        report.passed_base,
+        report.passed,
         took.as_secs_f64()
     );
 }
 
 /// One line a test: both outcomes and times.
-fn table(verdicts: &[Verdict]) -> String {
-    let mut text = String::from("# test, plain, seconds, preloaded, seconds\n");
-    for Verdict {
-        name,
-        plain,
-        preloaded,
-    } in verdicts
-    {
-        let (with, took) = match preloaded {
+fn table(verdicts: &[Verdict], pair: &Pair) -> String {
+    let (base, other) = (pair.base.words, pair.other.words);
+    let mut text = format!("# test, {base}, seconds, {other}, seconds\n");
+    for Verdict { name, base, other } in verdicts {
+        let (with, took) = match other {
             Some(run) => (run.outcome.word(), format!("{:.3}", run.took.as_secs_f64())),
             None => ("not-run", "-".into()),
         };
-        let (word, seconds) = (plain.outcome.word(), plain.took.as_secs_f64());
+        let (word, seconds) = (base.outcome.word(), base.took.as_secs_f64());
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name}\t{word}\t{seconds:.3}\t{with}\t{took}");
     }
@@ -306,8 +342,9 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(total: usize) -> Self {
-        println!("   running {total} tests, each without and with the preload");
+    fn new(total: usize, pair: &Pair) -> Self {
+        let (base, other) = (pair.base.words, pair.other.words);
+        println!("   running {total} tests, each {base} and {other}");
         Self {
             bar: indicatif::ProgressBar::new(total as u64),
         }

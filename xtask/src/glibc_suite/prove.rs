@@ -3,14 +3,14 @@
 //! The same library without a fault is the control and must pass, so that what is caught is the
 //! fault and not the harness.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
 use super::Report;
-use super::runner::Runner;
+use super::runner::{Runner, Way};
 use super::source::Suite;
 use crate::shell;
 
@@ -34,8 +34,8 @@ struct Proof {
 }
 
 pub fn run(suite: &Suite, runner: &Runner) -> Result<Report> {
-    let control = compile(suite, runner, "CONTROL")?;
-    runner.check_that_preload_binds(&control)?;
+    let control = Way::plain().under(&compile(suite, runner, "CONTROL")?, "with the control");
+    runner.check_binding(&control)?;
     let proofs: Vec<Result<Proof>> = std::thread::scope(|scope| {
         let start = |&(fault, tests): &(&'static str, &'static [&'static str])| {
             let control = &control;
@@ -50,8 +50,8 @@ pub fn run(suite: &Suite, runner: &Runner) -> Result<Report> {
     });
     runner.sweep();
     let mut report = Report {
-        passed_plain: 0,
-        passed_preloaded: 0,
+        passed_base: 0,
+        passed: 0,
         failed: Vec::new(),
         floor: 0,
     };
@@ -62,7 +62,7 @@ pub fn run(suite: &Suite, runner: &Runner) -> Result<Report> {
             proof.fault,
             proof.noticed.join(", ")
         );
-        report.passed_preloaded += usize::from(proof.failures.is_empty());
+        report.passed += usize::from(proof.failures.is_empty());
         report.failed.extend(proof.failures);
     }
     for failure in &report.failed {
@@ -74,23 +74,23 @@ pub fn run(suite: &Suite, runner: &Runner) -> Result<Report> {
 fn prove(
     suite: &Suite,
     runner: &Runner,
-    control: &Path,
+    control: &Way,
     fault: &'static str,
     tests: &[&'static str],
 ) -> Result<Proof> {
-    let broken = compile(suite, runner, fault)?;
+    let broken = Way::plain().under(&compile(suite, runner, fault)?, "with the fault");
     let mut proof = Proof {
         fault,
         noticed: Vec::new(),
         failures: Vec::new(),
     };
     for test in tests {
-        if !runner.run_within(test, Some(control), LIMIT)?.passed() {
+        if !runner.run_within(test, control, LIMIT)?.passed() {
             proof
                 .failures
                 .push(format!("{test} fails with the sound control"));
         }
-        if !runner.run_within(test, Some(&broken), LIMIT)?.passed() {
+        if !runner.run_within(test, &broken, LIMIT)?.passed() {
             proof.noticed.push(test);
         }
     }

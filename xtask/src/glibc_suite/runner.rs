@@ -1,5 +1,6 @@
-//! Runs one test program: its environment, its time limit, and cleaning up after it.
+//! Runs one test program: how it is started, its environment, its time limit, and cleaning up after it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -53,6 +54,70 @@ impl Run {
     }
 }
 
+/// How a test is started.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// In names of files.
+    label: String,
+    /// After "passes".
+    pub words: &'static str,
+    /// Folder with the loader and the libraries of another glibc than the installed one.
+    glibc: Option<PathBuf>,
+    preload: Option<PathBuf>,
+}
+
+impl Way {
+    pub fn plain() -> Self {
+        Self {
+            label: "plain".to_owned(),
+            words: "without the preload",
+            glibc: None,
+            preload: None,
+        }
+    }
+
+    /// By the loader of the glibc in `prefix`.
+    pub fn on_glibc(prefix: &Path, label: &str, words: &'static str) -> Self {
+        Self {
+            label: label.to_owned(),
+            words,
+            glibc: Some(prefix.join("lib")),
+            preload: None,
+        }
+    }
+
+    /// The same under a preload.
+    pub fn under(mut self, lib: &Path, words: &'static str) -> Self {
+        let stem = lib.file_stem().unwrap_or_default().to_string_lossy();
+        self.label = if self.glibc.is_some() {
+            format!("{}-{stem}", self.label)
+        } else {
+            stem.into_owned()
+        };
+        self.words = words;
+        self.preload = Some(lib.to_owned());
+        self
+    }
+
+    /// The command line that runs `program`; a test that runs itself again has to know it. The loader makes `program` its argv[0].
+    fn command_line(&self, program: &Path) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(lib) = &self.glibc {
+            words.push(lib.join("ld-linux-x86-64.so.2").into());
+            words.push("--library-path".into());
+            words.push(lib.into());
+        }
+        words.push(program.into());
+        words
+    }
+
+    /// The library that has to serve `pthread_mutex_lock`, where that is not the system's.
+    fn server(&self) -> Option<PathBuf> {
+        let libc = || Some(self.glibc.as_ref()?.join("libc.so.6"));
+        self.preload.clone().or_else(libc)
+    }
+}
+
 pub struct Runner {
     bin: PathBuf,
     /// Working folder of every test.
@@ -80,19 +145,17 @@ impl Runner {
         })
     }
 
-    pub fn run(&self, name: &str, preload: Option<&Path>) -> Result<Run> {
-        self.run_within(name, preload, LIMIT)
+    pub fn run(&self, name: &str, way: &Way) -> Result<Run> {
+        self.run_within(name, way, LIMIT)
     }
 
-    pub fn run_within(&self, name: &str, preload: Option<&Path>, limit: Duration) -> Result<Run> {
-        let label = preload
-            .and_then(Path::file_stem)
-            .map_or("plain".into(), |s| s.to_string_lossy());
+    pub fn run_within(&self, name: &str, way: &Way, limit: Duration) -> Result<Run> {
+        let label = &way.label;
         let log_path = self.logs.join(format!("{name}.{label}"));
         let log = File::create(&log_path)
             .with_context(|| format!("cannot write {}", log_path.display()))?;
         let mark = format!("{}{name}.{label}", self.mark);
-        let mut command = self.command(name, preload);
+        let mut command = self.command(name, way);
         command.env(MARK, &mark);
         command
             .stdin(Stdio::null())
@@ -127,24 +190,25 @@ impl Runner {
         })
     }
 
-    fn command(&self, name: &str, preload: Option<&Path>) -> Command {
-        let program = self.bin.join(name);
-        let mut command = Command::new(&program);
+    fn command(&self, name: &str, way: &Way) -> Command {
+        let line = way.command_line(&self.bin.join(name));
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]);
         match name {
             "tst-cancel7" | "tst-cancelx7" => {
-                command
-                    .arg("--command")
-                    .arg(format!("exec {}", program.display()));
+                let mut again = OsString::from("exec ");
+                again.push(line.join(OsStr::new(" ")));
+                command.arg("--command").arg(again);
             }
             // A million rounds of three threads take half a minute on two cores.
             "tst-mutex10" => {
                 command.args(["--iterations", "100000"]);
             }
             "tst-exec4" => {
-                command.arg(&program);
+                command.args(&line);
             }
             "tst-umask1" => {
-                command.arg(self.here.join(format!("tst-umask1.{}", preload.is_some())));
+                command.arg(self.here.join(format!("tst-umask1.{}", way.label)));
             }
             _ => {}
         }
@@ -154,19 +218,24 @@ impl Runner {
             .env("TIMEOUTFACTOR", TIMEOUT_FACTOR)
             .env("LC_ALL", "C")
             .env_remove("LD_PRELOAD")
+            // cargo sets it, and it would come before the other glibc.
+            .env_remove("LD_LIBRARY_PATH")
             .process_group(0);
         if name == "tst-mutex10" {
             command.env("GLIBC_TUNABLES", "glibc.elision.enable=1");
         }
-        if let Some(lib) = preload {
+        if let Some(lib) = &way.preload {
             command.env("LD_PRELOAD", lib);
         }
         command
     }
 
-    /// A preload that the loader ignores would pass everything: make it say where it bound.
-    pub fn check_that_preload_binds(&self, lib: &Path) -> Result<()> {
-        let mut command = self.command("tst-mutex1", Some(lib));
+    /// A preload or a glibc that the loader ignores would pass everything: make it say where it bound.
+    pub fn check_binding(&self, way: &Way) -> Result<()> {
+        let Some(lib) = way.server() else {
+            return Ok(());
+        };
+        let mut command = self.command("tst-mutex1", way);
         command
             .env("LD_DEBUG", "bindings")
             .env("LD_BIND_NOW", "1")
@@ -179,7 +248,7 @@ impl Runner {
         );
         if !text.contains(&bound) {
             bail!(
-                "the tests do not bind pthread_mutex_lock to {}: is it a preload?",
+                "the tests do not bind pthread_mutex_lock to {}: is it a preload, or a glibc?",
                 lib.display()
             );
         }

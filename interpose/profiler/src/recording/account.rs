@@ -13,6 +13,7 @@ use super::{
     Caller, Primitive, bump, draw, find,
     held::{self, New},
     inside, lock_record, sign,
+    waits::reacquisition,
 };
 use crate::{
     clock, options,
@@ -57,6 +58,7 @@ pub(super) unsafe fn account<P: Primitive>(
         return;
     };
     let key = object as u64 | P::TAG;
+    let caller = reacquisition(thread, entry, caller).unwrap_or(caller);
     let done = inside(thread, || {
         // SAFETY: the caller's contract; it is held.
         if unsafe { P::is_nested(object) } {

@@ -14,6 +14,7 @@ use super::{
     account::{Wait, account},
     find, inside,
     stacks::stack_at,
+    waits::{reacquired, reacquisition},
 };
 use crate::{
     cache, clock, options,
@@ -36,6 +37,9 @@ pub(super) unsafe fn contended<P: Primitive>(
     };
     let lock = record::lock_of(entry);
     let index = entry.lock.load(Relaxed);
+    let wait_of = reacquisition(thread, entry, caller);
+    let is_again = wait_of.is_some();
+    let caller = wait_of.unwrap_or(caller);
     let start = clock::now_ns();
     if let Some((stack, holder)) = as_before(thread, entry, index, caller, start) {
         let result = real();
@@ -47,7 +51,7 @@ pub(super) unsafe fn contended<P: Primitive>(
                 holder,
             };
             // SAFETY: the caller's contract; it is held now.
-            unsafe { account::<P>(object, caller, stack, Some(wait)) };
+            unsafe { succeeded::<P>(thread, object, caller, stack, wait, is_again) };
             return result;
         }
         if result == ETIMEDOUT {
@@ -93,7 +97,9 @@ pub(super) unsafe fn contended<P: Primitive>(
     };
     match result {
         // SAFETY: the caller's contract; it is held now.
-        0 | EOWNERDEAD => unsafe { account::<P>(object, caller, stack, Some(wait)) },
+        0 | EOWNERDEAD => unsafe {
+            succeeded::<P>(thread, object, caller, stack, wait, is_again);
+        },
         ETIMEDOUT => {
             timed_out(
                 &recorder,
@@ -105,6 +111,23 @@ pub(super) unsafe fn contended<P: Primitive>(
         _ => {}
     }
     result
+}
+
+/// It waited, and holds it now. A re-acquisition's wait is part of that on the condition variable.
+unsafe fn succeeded<P: Primitive>(
+    thread: &Thread,
+    object: usize,
+    caller: Caller,
+    stack: u32,
+    wait: Wait,
+    is_again: bool,
+) {
+    if is_again {
+        reacquired(thread, &wait);
+    }
+    let wait = (!is_again).then_some(wait);
+    // SAFETY: the caller's contract.
+    unsafe { account::<P>(object, caller, stack, wait) };
 }
 
 /// Waits that come so soon after the last, in nanoseconds, ...

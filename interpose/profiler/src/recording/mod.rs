@@ -314,7 +314,8 @@ fn prepare(thread: &'static Thread, entry: &'static Entry, caller: Caller) -> u3
     if entry.skip.load(Relaxed) <= 1 && !account::postpone(thread, entry)
         || entry.control.load(Relaxed) & control::HOT != 0 && is_elsewhere
     {
-        stack_here(thread, caller)
+        let wait_of = waits::reacquisition(thread, entry, caller);
+        stack_here(thread, wait_of.unwrap_or(caller))
     } else {
         0
     }

@@ -369,11 +369,13 @@ impl NewSegment {
 
 /// How many entries the dynamic section can have where it is, the `DT_NULL` at its end among them.
 fn room(image: &Image<'_>) -> usize {
-    let spare = image.dynamic()[image.entries().len()..]
+    let used = image.entries().len();
+    let after = image.dynamic().get(used..).unwrap_or_default();
+    let spare = after
         .iter()
         .take_while(|entry| entry.d_tag.get(Le) == elf::DT_NULL)
         .count();
-    image.entries().len() + spare
+    used + spare
 }
 
 /// Offset and address of a new segment of this size: after everything, both at the start of a page.

@@ -1,1 +1,0 @@
-//! Where the result goes. The only module that writes files.
