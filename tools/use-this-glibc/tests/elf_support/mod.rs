@@ -4,6 +4,7 @@
 
 #[path = "../../fuzz/checks.rs"]
 pub mod checks;
+pub mod workshop;
 
 /// What kind of file to make.
 #[derive(Debug, Clone)]
@@ -74,7 +75,14 @@ pub const NEEDED_VERSIONS: [(&str, &str, bool); 3] = [
 /// Defined ones, the base one left out.
 pub const DEFINED_VERSIONS: [&str; 2] = ["SYNTH_1", "SYNTH_2"];
 /// Name, version, library, defined, weak.
-pub const SYMBOLS: [(&str, Option<&str>, Option<&str>, bool, bool); 6] = [
+pub type Symbol = (
+    &'static str,
+    Option<&'static str>,
+    Option<&'static str>,
+    bool,
+    bool,
+);
+pub const SYMBOLS: [Symbol; 6] = [
     ("puts", Some("GLIBC_2.2.5"), Some("libc.so.6"), false, false),
     ("start", Some("GLIBC_2.34"), Some("libc.so.6"), false, true),
     ("exp", Some("GLIBC_2.29"), Some("libm.so.6"), false, false),
