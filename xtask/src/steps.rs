@@ -94,6 +94,13 @@ const STEPS: &[Step] = &[
         run: patched_glibc,
     },
     Step {
+        name: "pair",
+        about: "programs and memcached, rewritten to the patched glibc, under the preloads",
+        packages: "pair",
+        needs_dist: true,
+        run: pair,
+    },
+    Step {
         name: "callgrind",
         about: "no more instructions per lock+unlock pair than glibc",
         packages: "callgrind",
@@ -350,6 +357,47 @@ fn patched_glibc(project: &Project) -> Result<Tally> {
         },
         None => Tally::SKIPPED,
     })
+}
+
+/// Tests of programs that wait on condition variables; by package.
+const WAITING: &[(&str, &[&str])] = &[
+    (
+        "autolock-tests",
+        &[
+            "algorithms",
+            "beside_glibc",
+            "by_symbol",
+            "life_of_a_process",
+            "state",
+        ],
+    ),
+    ("profile-tests", &["broken", "counts", "waits"]),
+];
+
+fn pair(project: &Project) -> Result<Tally> {
+    let Some(kept) = glibc::step::build(project)? else {
+        return Ok(Tally::SKIPPED);
+    };
+    let mut tally = Tally::default();
+    for (package, tests) in WAITING {
+        let mut command = cargo();
+        command.current_dir(&project.root);
+        command.args(["test", "--no-fail-fast", "--package", package]);
+        command.args(tests.iter().flat_map(|test| ["--test", test]));
+        command
+            .env("TEST_GLIBC", &kept.patched)
+            .env("USE_THIS_GLIBC", project.program("use-this-glibc"))
+            .env("AUTOLOCK_LIB", project.preload())
+            .env("AUTOLOCK_PROFILE_LIB", project.profiler())
+            .env("AUTOLOCK_TOOL", project.program("autolock"));
+        tally = tally.add(cargo_test(&mut command)?);
+    }
+    let mut memcached = Command::new(project.program("memcached-example"));
+    memcached.args(["--quick", "--generator", "memcslap"]);
+    memcached.args(["--algorithm", "mcs_stp,mcs_autolock,malthusian"]);
+    memcached.arg("--lib").arg(project.preload());
+    memcached.arg("--glibc").arg(&kept.patched);
+    Ok(tally.add(check(&mut memcached)?))
 }
 
 fn instructions(project: &Project) -> Result<Tally> {

@@ -317,6 +317,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn condition_variables_that_go_past_the_library_speak_against_a_glibc() {
+        let line = |waits| {
+            Some(format!(
+                "autolock: algorithm=mcs mutexes=7 unserved=0 condition-waits={waits} (alone)"
+            ))
+        };
+        assert!(waits_interposed(line("interposed"), true).is_ok());
+        assert!(waits_interposed(line("libc"), true).is_err());
+        assert!(waits_interposed(line("libc"), false).is_ok());
+    }
+
+    #[test]
     fn every_kind_of_problem_is_told() {
         let good = || report::tests::run(Lock::Autolock, 1, 100.0);
         assert_eq!(problems(&[good()], None), Vec::<String>::new());
