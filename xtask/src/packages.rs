@@ -67,6 +67,7 @@ const NEEDS: &[(&str, &[&str])] = &[
             "elfutils",
             "g++",
             "gcc",
+            "gdb",
             "libc6-dev",
             "libcap2-bin",
             "lld",

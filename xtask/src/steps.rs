@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::packages::{self, Ready};
 use crate::project::{Project, cargo, in_ci};
-use crate::{callgrind, dist, glibc, glibc_suite, shell, virtual_time};
+use crate::{callgrind, dist, glibc, glibc_suite, shell, use_this_glibc, virtual_time};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -92,6 +92,13 @@ const STEPS: &[Step] = &[
         packages: "glibc",
         needs_dist: true,
         run: patched_glibc,
+    },
+    Step {
+        name: "use-this-glibc",
+        about: "real programs and odd inputs rewritten to the patched glibc run as before, in short",
+        packages: "use-this-glibc",
+        needs_dist: true,
+        run: matrix,
     },
     Step {
         name: "callgrind",
@@ -349,6 +356,31 @@ fn patched_glibc(project: &Project) -> Result<Tally> {
             skipped: 0,
         },
         None => Tally::SKIPPED,
+    })
+}
+
+fn matrix(project: &Project) -> Result<Tally> {
+    if let Ready::No(what_to_do) = packages::prepare("glibc") {
+        println!("SKIPPED: {what_to_do}");
+        return Ok(if in_ci() {
+            Tally::FAILED
+        } else {
+            Tally::SKIPPED
+        });
+    }
+    let Some(kept) = glibc::step::kept(project)? else {
+        return Ok(Tally::SKIPPED);
+    };
+    let options = use_this_glibc::Options {
+        short: true,
+        ..Default::default()
+    };
+    let report = use_this_glibc::run(project, &kept.patched, &options)?;
+    let failed = report.failures().len() + report.silent();
+    Ok(Tally {
+        passed: report.passed(),
+        failed,
+        skipped: 0,
     })
 }
 

@@ -18,15 +18,22 @@ pub struct Outcome {
     pub failed: usize,
 }
 
-/// None, said aloud, where the source of this glibc is not to be had.
-pub fn run(project: &Project) -> Result<Option<Outcome>> {
+/// Both glibcs. None, said aloud, where the source of this glibc is not to be had.
+pub fn kept(project: &Project) -> Result<Option<Kept>> {
     if let Err(error) = Archive::verified()
         && !in_ci()
     {
         println!("SKIPPED: {error:#}");
         return Ok(None);
     }
-    let kept = prepare(project, &Options::default())?;
+    prepare(project, &Options::default()).map(Some)
+}
+
+/// None where there is no such glibc.
+pub fn run(project: &Project) -> Result<Option<Outcome>> {
+    let Some(kept) = kept(project)? else {
+        return Ok(None);
+    };
     println!("   patched glibc: {}", kept.patched.display());
     println!("   unpatched glibc: {}", kept.stock.display());
     let mut outcome = new_tests(&kept.new_tests)?;

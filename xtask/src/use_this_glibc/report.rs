@@ -154,11 +154,17 @@ impl Report {
                 .filter(|(_, row)| row.patchelf == Outcome::Works && row.commands > 0)
                 .count(),
         );
-        let unfit = self
+        let unfit: Vec<_> = self
             .rows()
             .filter(|(_, row)| row.ours == Outcome::Works && !row.old_kernels)
-            .count();
-        let _ = writeln!(text, "Changed files that need Linux 5.18: {unfit}.");
+            .map(|(entry, _)| entry.name.as_str())
+            .collect();
+        let _ = writeln!(
+            text,
+            "\nChanged files whose program headers only Linux 5.18 and newer find: {}. {}",
+            unfit.len(),
+            unfit.join("; ")
+        );
         self.reasons(&mut text, "Refused by use-this-glibc", |row| {
             match &row.ours {
                 Outcome::Refused(status, line) => Some(format!("exit {status}: {}", short(line))),
