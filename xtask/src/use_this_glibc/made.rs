@@ -210,11 +210,11 @@ pub fn all(short: bool) -> Vec<Input> {
                 Expect::Either,
                 &["-pie"],
             )
-            .then(Edit::Bytes(without_sections)),
+            .then(Edit::Bytes(|bytes| without_sections(bytes))),
         );
         inputs.push(
             linked("section headers beyond the end", Expect::Either, &["-pie"])
-                .then(Edit::Bytes(sections_beyond_the_end)),
+                .then(Edit::Bytes(|bytes| sections_beyond_the_end(bytes))),
         );
         inputs.push(
             linked("edited by patchelf before", Expect::Works, &["-pie"])
@@ -528,12 +528,12 @@ fn cut_to_segments(bytes: &mut Vec<u8>) {
 }
 
 /// `e_shoff`, `e_shnum` and `e_shstrndx` zeroed; what they described is still there.
-fn without_sections(bytes: &mut Vec<u8>) {
+fn without_sections(bytes: &mut [u8]) {
     bytes[0x28..0x30].fill(0);
     bytes[0x3c..0x40].fill(0);
 }
 
-fn sections_beyond_the_end(bytes: &mut Vec<u8>) {
+fn sections_beyond_the_end(bytes: &mut [u8]) {
     let beyond = (bytes.len() as u64 + 4096).to_le_bytes();
     bytes[0x28..0x30].copy_from_slice(&beyond);
 }

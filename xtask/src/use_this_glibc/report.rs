@@ -136,8 +136,8 @@ impl Report {
             );
             line(
                 &format!("{what}, with a needed library added"),
-                "patchelf",
-                Counts::of(rows().filter_map(|row| row.patchelf_added.as_ref())),
+                "patchelf, where the original runs",
+                Counts::of(dynamic().filter_map(|row| row.patchelf_added.as_ref())),
             );
         }
         let _ = writeln!(
@@ -148,7 +148,7 @@ impl Report {
                 .count(),
             self.works(),
             self.rows()
-                .filter(|(_, row)| !row.complaints.1.is_empty())
+                .filter(|(_, row)| !row.complaints.1.is_empty() && row.commands > 0)
                 .count(),
             self.rows()
                 .filter(|(_, row)| row.patchelf == Outcome::Works && row.commands > 0)
