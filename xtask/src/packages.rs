@@ -87,6 +87,7 @@ const NEEDS: &[(&str, &[&str])] = &[
             "elfutils",
             "g++",
             "gcc",
+            "gdb",
             "libc6-dev",
             "libcap2-bin",
             "lld",
