@@ -94,19 +94,18 @@ const STEPS: &[Step] = &[
         run: patched_glibc,
     },
     Step {
-<<<<<<< HEAD
         name: "pair",
         about: "programs and memcached, rewritten to the patched glibc, under the preloads",
         packages: "pair",
         needs_dist: true,
         run: pair,
-=======
+    },
+    Step {
         name: "use-this-glibc",
         about: "real programs and odd inputs rewritten to the patched glibc run as before, in short",
         packages: "use-this-glibc",
         needs_dist: true,
         run: matrix,
->>>>>>> truth
     },
     Step {
         name: "callgrind",
@@ -367,7 +366,6 @@ fn patched_glibc(project: &Project) -> Result<Tally> {
     })
 }
 
-<<<<<<< HEAD
 /// Tests of programs that wait on condition variables; by package.
 const WAITING: &[(&str, &[&str])] = &[
     (
@@ -407,7 +405,8 @@ fn pair(project: &Project) -> Result<Tally> {
     memcached.arg("--lib").arg(project.preload());
     memcached.arg("--glibc").arg(&kept.patched);
     Ok(tally.add(check(&mut memcached)?))
-=======
+}
+
 fn matrix(project: &Project) -> Result<Tally> {
     if let Ready::No(what_to_do) = packages::prepare("glibc") {
         println!("SKIPPED: {what_to_do}");
@@ -417,7 +416,7 @@ fn matrix(project: &Project) -> Result<Tally> {
             Tally::SKIPPED
         });
     }
-    let Some(kept) = glibc::step::kept(project)? else {
+    let Some(kept) = glibc::step::build(project)? else {
         return Ok(Tally::SKIPPED);
     };
     let options = use_this_glibc::Options {
@@ -431,7 +430,6 @@ fn matrix(project: &Project) -> Result<Tally> {
         failed,
         skipped: 0,
     })
->>>>>>> truth
 }
 
 fn instructions(project: &Project) -> Result<Tally> {
