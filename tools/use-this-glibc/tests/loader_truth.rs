@@ -107,11 +107,15 @@ fn an_rpath_beside_a_runpath_counts_for_nobody() {
     const RELACOUNT: u64 = 0x6fff_fff9;
     let mut bytes = std::fs::read(&both).expect("read");
     let entry = |tag: u64| {
-        let mut entries = bytes.chunks_exact(16);
-        entries.position(|entry| entry.starts_with(&tag.to_le_bytes()))
+        let mut places = (0..bytes.len()).step_by(8);
+        places.find(|&at| bytes[at..].starts_with(&tag.to_le_bytes()))
     };
-    let from = entry(RUNPATH_TAG).expect("DT_RUNPATH") * 16;
-    let to = entry(RELACOUNT).expect("DT_RELACOUNT") * 16;
+    // Entries are 16 bytes, and the run path comes before; the rare tag is the sure one to find.
+    let to = entry(RELACOUNT).expect("DT_RELACOUNT");
+    let from = (0..to).rev().find(|&at| {
+        (to - at).is_multiple_of(16) && bytes[at..].starts_with(&RUNPATH_TAG.to_le_bytes())
+    });
+    let from = from.expect("DT_RUNPATH");
     bytes.copy_within(from..from + 16, to);
     bytes[to..to + 8].copy_from_slice(&RPATH_TAG.to_le_bytes());
     std::fs::write(&both, bytes).expect("write");
