@@ -68,7 +68,7 @@ macro_rules! caught {
 }
 
 caught! {
-    idle_time_as_hold_time_is_caught: "HIDE_CONDITIONS" by "conditions" ["idle", "plain", "100", "0"];
+    idle_time_as_hold_time_is_caught: "HIDE_CONDITIONS" by "conditions" ["idle", "plain", "100", "50"];
     failed_tries_that_are_not_counted_are_caught: "HIDE_TRIES" by "holds" ["try-storm"];
     lost_acquisitions_are_caught: "HIDE_SOME" by "holds" ["counts"];
     lost_waits_are_caught: "HIDE_WAITS" by "waits" ["five"];

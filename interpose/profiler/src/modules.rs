@@ -162,6 +162,12 @@ fn extent(base: usize, address: usize) -> Option<core::ops::Range<usize>> {
     (EXTENT.base.load(Relaxed) == base && extent.contains(&address)).then_some(extent)
 }
 
+/// Whether a module is the executable.
+#[must_use]
+pub fn is_executable(found: &Found) -> bool {
+    extent(found.base, found.start).is_some()
+}
+
 /// The module that maps `address`.
 #[must_use]
 pub fn find(address: usize) -> Option<Found> {

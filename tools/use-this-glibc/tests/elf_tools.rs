@@ -61,6 +61,55 @@ fn libraries_of_the_system_are_read_as_readelf_reads_them() {
     }
 }
 
+#[test]
+fn section_headers_follow_what_moved() {
+    if missing("readelf", "binutils") {
+        return;
+    }
+    let workshop = Workshop::new();
+    for spare in ["-Wl,--spare-dynamic-tags=5", "-Wl,--spare-dynamic-tags=0"] {
+        let program = workshop.program(&[spare]);
+        let changed = apply(&program, &workshop.change()).expect("changed");
+        let path = workshop.install("changed", &changed);
+        let section = |name: &str| {
+            let output = Command::new("readelf")
+                .args(["-p", name])
+                .arg(&path)
+                .output();
+            String::from_utf8_lossy(&output.expect("runs").stdout).into_owned()
+        };
+        let loader = workshop.loader();
+        assert!(
+            section(".interp").contains(&*loader.to_string_lossy()),
+            "{spare}"
+        );
+        assert!(section(".dynstr").contains("libmore.so"), "{spare}");
+        let text = readelf(&path, "-lS");
+        // Offsets and sizes of .dynamic and PT_DYNAMIC, the same in both tables.
+        let fields = |begin: &str| -> Vec<u64> {
+            let line = text
+                .split_once(begin)
+                .expect(begin)
+                .1
+                .lines()
+                .next()
+                .expect(begin);
+            let fields = line
+                .split_whitespace()
+                .map(|field| field.trim_start_matches("0x"));
+            fields
+                .filter_map(|field| u64::from_str_radix(field, 16).ok())
+                .collect()
+        };
+        let (section, header) = (fields(".dynamic  "), fields("\n  DYNAMIC"));
+        assert_eq!(
+            [header[0], header[1], header[3]],
+            [section[1], section[0], section[2]],
+            "{text}"
+        );
+    }
+}
+
 fn readelf(path: &Path, what: &str) -> String {
     let output = Command::new("readelf")
         .args(["-W", what])

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use wait_timeout::ChildExt;
 
 use super::build::Build;
@@ -139,22 +139,32 @@ struct Listed {
 
 impl Listed {
     fn of(build: &Build, subdir: &str) -> Result<Self> {
-        let text = ask(build, subdir, "$(tests) $(tests-internal) $(xtests)")?;
-        let fixed = ask(build, subdir, "$(tests-static) $(xtests-static)")?;
-        let modules = ask(build, subdir, "$(modules-names)")?;
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+        let [all, fixed, modules] = ask(
+            build,
+            subdir,
+            [
+                "$(tests) $(tests-internal) $(xtests)",
+                "$(tests-static) $(xtests-static)",
+                "$(modules-names)",
+            ],
+        )?;
+        let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
         Ok(Self {
-            all: words(&text),
-            fixed: words(&fixed),
-            modules: words(&modules),
+            all: words(all),
+            fixed: words(fixed),
+            modules: words(modules),
         })
     }
 }
 
-/// What an expression of glibc's makefiles comes to.
-fn ask(build: &Build, subdir: &str, expression: &str) -> Result<String> {
+/// What expressions of glibc's makefiles come to; make reads them for some seconds.
+fn ask<const N: usize>(build: &Build, subdir: &str, questions: [&str; N]) -> Result<[String; N]> {
     const BEGIN: &str = "xtask-answer: ";
-    let rule = format!("xtask-print: ; @: $(info {BEGIN}{expression})");
+    let infos: String = questions
+        .iter()
+        .map(|question| format!("$(info {BEGIN}{question})"))
+        .collect();
+    let rule = format!("xtask-print: ; @: {infos}");
     let mut make = build.make(
         subdir,
         &["--eval".into(), rule.into(), "xtask-print".into()],
@@ -163,9 +173,12 @@ fn ask(build: &Build, subdir: &str, expression: &str) -> Result<String> {
         make.env_remove(name);
     }
     let text = shell::output(&mut make)?;
-    let answer = text.lines().find_map(|line| line.strip_prefix(BEGIN));
-    let missing = || format!("glibc's makefile of {subdir} does not say what {expression} is");
-    answer.map(str::to_owned).with_context(missing)
+    let answers: Vec<String> = text
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix(BEGIN)?.to_owned()))
+        .collect();
+    let wrong = |_| anyhow!("glibc's makefile of {subdir} does not answer: {questions:?}");
+    answers.try_into().map_err(wrong)
 }
 
 /// Runs the new tests on both and writes the record.
@@ -264,8 +277,8 @@ fn outcome(result: &Path) -> Result<String> {
 fn on_stock(build: &Build, subdir: &str, name: &str) -> Result<String> {
     let stock = build.work.path("stock/lib");
     let folder = build.objects().join(subdir);
-    let env = ask(build, subdir, &format!("$({name}-ENV)"))?;
-    let args = ask(build, subdir, &format!("$({name}-ARGS)"))?;
+    let questions = [format!("$({name}-ENV)"), format!("$({name}-ARGS)")];
+    let [env, args] = ask(build, subdir, questions.each_ref().map(String::as_str))?;
     // Both are shell text, and the folders' names are fit for it.
     let line = format!(
         "exec env {env} {lib}/ld-linux-x86-64.so.2 --library-path {lib}:{folder} {folder}/{name} {args}",

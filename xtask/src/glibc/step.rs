@@ -18,15 +18,33 @@ pub struct Outcome {
     pub failed: usize,
 }
 
-/// None, said aloud, where the source of this glibc is not to be had.
-pub fn run(project: &Project) -> Result<Option<Outcome>> {
+<<<<<<< HEAD
+/// The finished build. None, said aloud, where the source of this glibc is not to be had.
+pub fn build(project: &Project) -> Result<Option<Kept>> {
+=======
+/// Both glibcs. None, said aloud, where the source of this glibc is not to be had.
+pub fn kept(project: &Project) -> Result<Option<Kept>> {
+>>>>>>> truth
     if let Err(error) = Archive::verified()
         && !in_ci()
     {
         println!("SKIPPED: {error:#}");
         return Ok(None);
     }
-    let kept = prepare(project, &Options::default())?;
+    prepare(project, &Options::default()).map(Some)
+}
+
+<<<<<<< HEAD
+/// None where [`build`] has none.
+pub fn run(project: &Project) -> Result<Option<Outcome>> {
+    let Some(kept) = build(project)? else {
+=======
+/// None where there is no such glibc.
+pub fn run(project: &Project) -> Result<Option<Outcome>> {
+    let Some(kept) = kept(project)? else {
+>>>>>>> truth
+        return Ok(None);
+    };
     println!("   patched glibc: {}", kept.patched.display());
     println!("   unpatched glibc: {}", kept.stock.display());
     let mut outcome = new_tests(&kept.new_tests)?;

@@ -63,7 +63,7 @@ impl<'a> Image<'a> {
     /// The file that a module was loaded from, if its headers are where they usually are.
     #[must_use]
     pub fn of(found: &'a Found) -> Option<Self> {
-        if super::extent(found.base, found.start).is_some() {
+        if super::is_executable(found) {
             return Self::of_executable(found);
         }
         if found.start == 0 || found.end.checked_sub(found.start)? < PAGE {
