@@ -92,6 +92,37 @@ fn the_rpath_search_goes_up_past_an_ancestor_that_has_a_runpath() {
 }
 
 #[test]
+fn an_rpath_beside_a_runpath_counts_for_nobody() {
+    let Some(scratch) = Scratch::new() else {
+        return;
+    };
+    scratch.library("b/libb.so", "libb.so", &[]);
+    scratch.library("b/libc1.so", "libc1.so", &["@/b/libb.so"]);
+    let own = path(RUNPATH, "@/b");
+    let both = scratch.library("a/liba.so", "liba.so", &[&own, "@/b/libc1.so"]);
+    let program = scratch.program("program", &[&path(RPATH, "@/a"), "@/a/liba.so"]);
+    // Linkers write one of them: the entry that counts relocations (a hint) becomes the other.
+    const RPATH_TAG: u64 = 15;
+    const RUNPATH_TAG: u64 = 29;
+    const RELACOUNT: u64 = 0x6fff_fff9;
+    let mut bytes = std::fs::read(&both).expect("read");
+    let entry = |tag: u64| {
+        let mut places = (0..bytes.len()).step_by(8);
+        places.find(|&at| bytes[at..].starts_with(&tag.to_le_bytes()))
+    };
+    // Entries are 16 bytes, and the run path comes before; the rare tag is the sure one to find.
+    let to = entry(RELACOUNT).expect("DT_RELACOUNT");
+    let from = (0..to).rev().find(|&at| {
+        (to - at).is_multiple_of(16) && bytes[at..].starts_with(&RUNPATH_TAG.to_le_bytes())
+    });
+    let from = from.expect("DT_RUNPATH");
+    bytes.copy_within(from..from + 16, to);
+    bytes[to..to + 8].copy_from_slice(&RPATH_TAG.to_le_bytes());
+    std::fs::write(&both, bytes).expect("write");
+    assert_eq!(scratch.same(&program, &system()).missing, ["libb.so"]);
+}
+
+#[test]
 fn a_librarys_own_rpath_comes_before_the_programs() {
     let Some(scratch) = Scratch::new() else {
         return;
