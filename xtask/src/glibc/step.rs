@@ -13,6 +13,14 @@ use crate::project::{Project, in_ci};
 /// Tests whose names have one of these run under libautolock.so on the patched glibc as well: there its condition variables call it.
 const WAITS: &[&str] = &["cond", "cnd", "mtx", "mutex", "cancel", "robust"];
 
+/// POSIX leaves open what destroying such a mutex does. glibc's wait keeps a count in the mutex that an interposed unlock cannot tell from the holder's.
+const NOT_PRELOADED: &[(&str, &str)] = &[
+    ("tst-mutex8", WHY_NOT_PRELOADED),
+    ("tst-mutexpi8", WHY_NOT_PRELOADED),
+];
+const WHY_NOT_PRELOADED: &str =
+    "which expects EBUSY from destroying a mutex that a condition wait has released";
+
 pub struct Outcome {
     pub passed: usize,
     pub failed: usize,
@@ -60,6 +68,7 @@ fn pairs(kept: &Kept, preload: &Path) -> [(Pair, &'static [&'static str]); 2] {
             Pair {
                 base: stock,
                 other: patched.clone(),
+                left_out: &[],
                 record: "results-patched.txt",
             },
             &[],
@@ -68,6 +77,7 @@ fn pairs(kept: &Kept, preload: &Path) -> [(Pair, &'static [&'static str]); 2] {
             Pair {
                 base: patched,
                 other: preloaded,
+                left_out: NOT_PRELOADED,
                 record: "results-patched-preloaded.txt",
             },
             WAITS,
