@@ -75,6 +75,14 @@ impl Job {
                 source.given.display()
             ))
         })?);
+        if Image::parse(&result).is_ok_and(|after| after.needs_linux_5_18())
+            && !image.needs_linux_5_18()
+        {
+            report.warnings.push(
+                "its .bss is so large that the changed program runs on Linux 5.18 and newer only"
+                    .into(),
+            );
+        }
         Ok(Self {
             source,
             original,
