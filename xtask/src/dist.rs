@@ -18,6 +18,7 @@ const ARTEFACTS: &[(&str, &str, &str)] = &[
     ),
     ("autolock-tool", "autolock", "bin/autolock"),
     ("driver", "driver", "bin/driver"),
+    ("use-this-glibc", "use-this-glibc", "bin/use-this-glibc"),
     (
         "memcached-example",
         "memcached-example",

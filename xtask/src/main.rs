@@ -138,10 +138,13 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
         }
         Verb::UseThisGlibc(options) => {
             packages::require("use-this-glibc")?;
-            let prefix = options
-                .prefix
-                .clone()
-                .ok_or_else(|| Usage("--prefix FOLDER is missing".to_owned()))?;
+            let prefix = match &options.prefix {
+                Some(prefix) => prefix.clone(),
+                None => {
+                    packages::require("glibc")?;
+                    glibc::prepare(&project, &glibc::Options::default())?.patched
+                }
+            };
             if options.tool.is_none() {
                 dist::build(&project)?;
             }

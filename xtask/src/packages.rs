@@ -59,6 +59,26 @@ const NEEDS: &[(&str, &[&str])] = &[
             "xz-utils",
         ],
     ),
+    // The tests' programs and memcached, on a glibc that is built.
+    (
+        "pair",
+        &[
+            "binutils",
+            "bison",
+            "g++",
+            "gawk",
+            "gcc",
+            "glibc-source",
+            "libc6-dev",
+            "libmemcached-tools",
+            "make",
+            "memcached",
+            "patch",
+            "perl",
+            "python3",
+            "xz-utils",
+        ],
+    ),
     // Linkers and editors whose outputs are rewritten, and judges of the result. lld and mold are needed too: their programs are as common.
     (
         "use-this-glibc",
@@ -67,6 +87,7 @@ const NEEDS: &[(&str, &[&str])] = &[
             "elfutils",
             "g++",
             "gcc",
+            "gdb",
             "libc6-dev",
             "libcap2-bin",
             "lld",

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::packages::{self, Ready};
 use crate::project::{Project, cargo, in_ci};
-use crate::{callgrind, dist, glibc, glibc_suite, shell, virtual_time};
+use crate::{callgrind, dist, glibc, glibc_suite, shell, use_this_glibc, virtual_time};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -92,6 +92,20 @@ const STEPS: &[Step] = &[
         packages: "glibc",
         needs_dist: true,
         run: patched_glibc,
+    },
+    Step {
+        name: "pair",
+        about: "programs and memcached, rewritten to the patched glibc, under the preloads",
+        packages: "pair",
+        needs_dist: true,
+        run: pair,
+    },
+    Step {
+        name: "use-this-glibc",
+        about: "real programs and odd inputs rewritten to the patched glibc run as before, in short",
+        packages: "use-this-glibc",
+        needs_dist: true,
+        run: matrix,
     },
     Step {
         name: "callgrind",
@@ -349,6 +363,72 @@ fn patched_glibc(project: &Project) -> Result<Tally> {
             skipped: 0,
         },
         None => Tally::SKIPPED,
+    })
+}
+
+/// Tests of programs that wait on condition variables; by package.
+const WAITING: &[(&str, &[&str])] = &[
+    (
+        "autolock-tests",
+        &[
+            "algorithms",
+            "beside_glibc",
+            "by_symbol",
+            "life_of_a_process",
+            "state",
+        ],
+    ),
+    ("profile-tests", &["broken", "counts", "waits"]),
+];
+
+fn pair(project: &Project) -> Result<Tally> {
+    let Some(kept) = glibc::step::build(project)? else {
+        return Ok(Tally::SKIPPED);
+    };
+    let mut tally = Tally::default();
+    for (package, tests) in WAITING {
+        let mut command = cargo();
+        command.current_dir(&project.root);
+        command.args(["test", "--no-fail-fast", "--package", package]);
+        command.args(tests.iter().flat_map(|test| ["--test", test]));
+        command
+            .env("TEST_GLIBC", &kept.patched)
+            .env("USE_THIS_GLIBC", project.program("use-this-glibc"))
+            .env("AUTOLOCK_LIB", project.preload())
+            .env("AUTOLOCK_PROFILE_LIB", project.profiler())
+            .env("AUTOLOCK_TOOL", project.program("autolock"));
+        tally = tally.add(cargo_test(&mut command)?);
+    }
+    let mut memcached = Command::new(project.program("memcached-example"));
+    memcached.args(["--quick", "--generator", "memcslap"]);
+    memcached.args(["--algorithm", "mcs_stp,mcs_autolock,malthusian"]);
+    memcached.arg("--lib").arg(project.preload());
+    memcached.arg("--glibc").arg(&kept.patched);
+    Ok(tally.add(check(&mut memcached)?))
+}
+
+fn matrix(project: &Project) -> Result<Tally> {
+    if let Ready::No(what_to_do) = packages::prepare("glibc") {
+        println!("SKIPPED: {what_to_do}");
+        return Ok(if in_ci() {
+            Tally::FAILED
+        } else {
+            Tally::SKIPPED
+        });
+    }
+    let Some(kept) = glibc::step::build(project)? else {
+        return Ok(Tally::SKIPPED);
+    };
+    let options = use_this_glibc::Options {
+        short: true,
+        ..Default::default()
+    };
+    let report = use_this_glibc::run(project, &kept.patched, &options)?;
+    let failed = report.failures().len() + report.silent();
+    Ok(Tally {
+        passed: report.passed(),
+        failed,
+        skipped: 0,
     })
 }
 

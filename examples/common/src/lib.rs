@@ -3,6 +3,7 @@
 //!
 //! - [`library`]: where libautolock.so is.
 //! - [`lock`]: whose mutex a program is to run on, and the proof that it did.
+//! - [`glibc`]: a program's copy that runs on another glibc.
 //! - [`process`]: bounded waits and bounded commands.
 //! - [`machine`]: what the figures were measured on.
 //! - [`screen`]: progress on stderr.
@@ -11,6 +12,7 @@
 
 pub mod failure;
 pub mod figures;
+pub mod glibc;
 pub mod library;
 pub mod lock;
 pub mod machine;

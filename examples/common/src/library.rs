@@ -11,7 +11,7 @@ pub const AUTOLOCK: &str = "libautolock.so";
 /// The profiler.
 pub const PROFILER: &str = "libpthread-mutex-profile.so";
 /// Reads what the profiler recorded.
-const TOOL: &str = "autolock";
+pub const TOOL: &str = "autolock";
 
 /// The library `name` to preload, as an absolute path without links: the one given, or the one in the usual places.
 pub fn find(name: &str, given: Option<&Path>) -> Result<PathBuf> {
@@ -41,14 +41,16 @@ pub fn find(name: &str, given: Option<&Path>) -> Result<PathBuf> {
     Ok(found)
 }
 
-/// `autolock`, built with the library: in the `bin` beside its `lib`, or in the usual places.
-pub fn tool(library: &Path) -> Result<PathBuf> {
-    let beside = library.parent().map(|lib| lib.join("../bin").join(TOOL));
+/// The program `name`, built with the library: in the `bin` beside its `lib`, or in the usual places.
+pub fn program(name: &str, library: Option<&Path>) -> Result<PathBuf> {
+    let beside = library
+        .and_then(Path::parent)
+        .map(|lib| lib.join("../bin").join(name));
     beside
         .into_iter()
-        .chain(usual_places("bin", TOOL))
+        .chain(usual_places("bin", name))
         .find_map(|path| path.canonicalize().ok().filter(|path| path.is_file()))
-        .ok_or_else(|| missing(format!("{TOOL} not found: run `cargo xtask dist`")))
+        .ok_or_else(|| missing(format!("{name} not found: run `cargo xtask dist`")))
 }
 
 /// `../lib` and `../dist/lib` beside this program (the installed and the cargo layout), then the

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::profile::{self, Captures, Profile};
 use crate::proof::{self, Proof};
 use crate::report::{self, Report};
-use crate::server::{self, Served, Server, Setup, Shutdown};
+use crate::server::{Program, Served, Server, Setup, Shutdown};
 use crate::verify::{self, Control, Latencies};
 use anyhow::{Context, Result, anyhow, ensure};
 use example_common::figures::command_line;
@@ -15,6 +15,7 @@ use example_common::lock::{Lock, in_round};
 use example_common::screen::Screen;
 use serde::Serialize;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What stands before each line on stderr.
@@ -55,7 +56,7 @@ pub struct Run {
 
 /// Runs everything that `options` ask for and prints the comparison; gives what went wrong, a line each.
 pub fn run(options: &Options) -> Result<Vec<String>> {
-    server::program()?;
+    let program = Program::find(options.glibc.as_deref(), options.lib.as_deref())?;
     let screen = Screen::new(PROGRAM);
     let locks = match &options.profiling {
         None => Lock::list(options.lib.is_some(), &options.algorithms),
@@ -76,6 +77,7 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
         Some(library) => {
             screen.step("checking that memcached's mutex calls reach the library");
             Some(proof::establish(
+                &program,
                 library,
                 options.threads[0],
                 options.connections,
@@ -89,18 +91,26 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
             "memcached runs on libautolock.so: {} are bound to it",
             proof.bound.join(", ")
         ));
+        if !proof.bound_by_libc.is_empty() {
+            screen.note(&format!(
+                "condition variables of the glibc in {}, too: {} are bound to it",
+                program.glibc().unwrap_or(Path::new("?")).display(),
+                proof.bound_by_libc.join(", ")
+            ));
+        }
         for line in &proof.statistics {
             screen.note(line);
         }
     }
 
     let machine = Machine::here();
-    let (memcached, runs) = measure(options, &locks, &generator, &screen)?;
+    let (memcached, runs) = measure(options, &program, &locks, &generator, &screen)?;
     screen.clear();
     let report = Report {
         command: command_line(),
         machine,
         memcached,
+        glibc: program.glibc().map(Path::to_path_buf),
         generator: generator.name(),
         generator_version: generator.version()?,
         connections: generator.connections(options.connections),
@@ -123,6 +133,7 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
 /// memcached's version and every measurement, in the order in which they were made.
 fn measure(
     options: &Options,
+    program: &Program,
     locks: &[Lock],
     generator: &Generator,
     screen: &Screen,
@@ -140,6 +151,7 @@ fn measure(
                 let captures = Captures::of(options, lock, threads, round)?;
                 let environment = captures.iter().map(Captures::variable);
                 let server = Server::start(&Setup {
+                    program,
                     threads,
                     lock,
                     library: options.lib.as_deref(),
@@ -198,7 +210,9 @@ fn measure_one(
     };
     let (shutdown, said) = server.stop(signal)?;
     let proof = match lock {
-        Lock::Algorithm(_) => lock.proof(&said),
+        Lock::Algorithm(_) => lock
+            .proof(&said)
+            .and_then(|line| waits_interposed(line, options.glibc.is_some())),
         Lock::Glibc | Lock::Autolock | Lock::Profiled { .. } => Ok(None),
     };
     Ok(Run {
@@ -218,6 +232,16 @@ fn measure_one(
         served,
         shutdown,
     })
+}
+
+/// Under a glibc that was asked for, condition variables must have worked on the chosen lock as well.
+fn waits_interposed(line: Option<String>, must: bool) -> Result<Option<String>, String> {
+    match &line {
+        Some(text) if must && !text.contains(" condition-waits=interposed ") => {
+            Err(format!("condition variables went past the library: {text}"))
+        }
+        _ => Ok(line),
+    }
 }
 
 /// Runs the generator and lets latencies count while its load is full.
@@ -291,6 +315,18 @@ fn problems(runs: &[Run], proof: Option<&Proof>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn condition_variables_that_go_past_the_library_speak_against_a_glibc() {
+        let line = |waits| {
+            Some(format!(
+                "autolock: algorithm=mcs mutexes=7 unserved=0 condition-waits={waits} (alone)"
+            ))
+        };
+        assert!(waits_interposed(line("interposed"), true).is_ok());
+        assert!(waits_interposed(line("libc"), true).is_err());
+        assert!(waits_interposed(line("libc"), false).is_ok());
+    }
 
     #[test]
     fn every_kind_of_problem_is_told() {

@@ -26,6 +26,10 @@ struct RawOptions {
     )]
     algorithm: Vec<String>,
 
+    /// Run it on the glibc that is installed in PREFIX, whose condition variables must work through the library (`cargo xtask glibc`)
+    #[arg(long, value_name = "PREFIX", conflicts_with_all = ["glibc_only", "profile"])]
+    glibc: Option<PathBuf>,
+
     /// memcached worker threads to try, one comparison each [default: 4,16; with --quick: 4]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=128))]
     threads: Option<Vec<u16>>,
@@ -86,6 +90,8 @@ pub struct Options {
     pub lib: Option<PathBuf>,
     /// Further locks, beside glibc's and autolock.
     pub algorithms: Vec<String>,
+    /// Where a glibc is for memcached to run on, if not the system's.
+    pub glibc: Option<PathBuf>,
     pub threads: Vec<u16>,
     pub duration: Duration,
     pub rounds: u16,
@@ -133,7 +139,7 @@ impl Parsed {
         };
         let profiling = match &lib {
             Some(library) if raw.profile => Some(Profiling {
-                tool: library::tool(library)?,
+                tool: library::program(library::TOOL, Some(library))?,
                 full: raw.full,
                 keep: raw.keep,
             }),
@@ -147,6 +153,7 @@ impl Parsed {
         Ok(Options {
             lib,
             algorithms: raw.algorithm,
+            glibc: raw.glibc,
             threads: raw.threads.unwrap_or(threads),
             duration: raw.duration.unwrap_or(duration),
             rounds: raw.rounds.unwrap_or(rounds),

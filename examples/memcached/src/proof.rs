@@ -4,7 +4,7 @@
 use crate::failure::missing;
 use crate::generator::Generator;
 use crate::process::last_line;
-use crate::server::{Server, Setup, Shutdown};
+use crate::server::{Program, Server, Setup, Shutdown};
 use crate::verify::{self, Pace};
 use anyhow::{Context, Result, bail, ensure};
 use example_common::lock::{Lock, statistics};
@@ -27,6 +27,8 @@ const VERIFIED_LIMIT: Duration = Duration::from_secs(20);
 pub struct Proof {
     /// Mutex functions that memcached calls, all bound to our library.
     pub bound: Vec<String>,
+    /// Mutex functions that libc itself calls, bound to our library: its condition variables do.
+    pub bound_by_libc: Vec<String>,
     /// The library's own statistics, if it printed any.
     pub statistics: Vec<String>,
     /// Wrong values that the verifier saw meanwhile.
@@ -37,6 +39,7 @@ pub struct Proof {
 /// Starts memcached once with `library` preloaded and the dynamic linker told to report its
 /// bindings, puts it under load, verified as fast as it goes, and checks that every mutex symbol is ours.
 pub fn establish(
+    program: &Program,
     library: &Path,
     threads: u16,
     connections: u16,
@@ -45,6 +48,7 @@ pub fn establish(
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let log = folder.path().join("bindings");
     let setup = Setup {
+        program,
         threads,
         lock: &Lock::Autolock,
         library: Some(library),
@@ -77,7 +81,18 @@ pub fn establish(
     let text = std::fs::read(&log).map_err(|error| {
         missing(format!("the dynamic linker wrote no LD_DEBUG=bindings output ({error}): this check needs glibc's loader"))
     })?;
-    let bindings = Bindings::parse(&String::from_utf8_lossy(&text), "memcached", library);
+    let text = String::from_utf8_lossy(&text);
+    let of_libc = Bindings::parse(&text, "libc.so.6", library);
+    if let Some(prefix) = program.glibc() {
+        for symbol in ["pthread_mutex_lock", "pthread_mutex_unlock"] {
+            ensure!(
+                of_libc.ours.iter().any(|bound| bound == symbol),
+                "condition variables of the glibc in {} do not call {symbol}: `cargo xtask glibc` builds one whose do",
+                prefix.display()
+            );
+        }
+    }
+    let bindings = Bindings::parse(&text, "memcached", library);
     if !bindings.elsewhere.is_empty() {
         bail!(
             "memcached's mutex calls go past the library: {}",
@@ -99,6 +114,7 @@ pub fn establish(
     }
     Ok(Proof {
         bound: bindings.ours,
+        bound_by_libc: of_libc.ours,
         statistics,
         wrong: verified.wrong(0),
         shutdown,

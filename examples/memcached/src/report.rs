@@ -10,12 +10,15 @@ use comfy_table::{CellAlignment, Table, presets};
 use example_common::figures::median;
 use example_common::lock::{self, Lock};
 use serde::Serialize;
+use std::path::PathBuf;
 
 #[derive(Serialize)]
 pub struct Report {
     pub command: String,
     pub machine: Machine,
     pub memcached: String,
+    /// The folder of the glibc that memcached ran on, if not the system's.
+    pub glibc: Option<PathBuf>,
     pub generator: &'static str,
     pub generator_version: String,
     pub connections: u16,
@@ -181,7 +184,9 @@ impl Report {
             machine.cpu,
             machine.kernel,
             machine.system,
-            machine.glibc,
+            self.glibc.as_ref().map_or(machine.glibc.clone(), |prefix| {
+                format!("the glibc in {}", prefix.display())
+            }),
             machine.load_before,
         )
     }

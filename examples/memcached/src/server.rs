@@ -4,7 +4,8 @@
 use crate::client::Connection;
 use crate::failure::missing;
 use crate::process::{Guarded, describe, end_with_this_program, find, last_line, wait_until};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use example_common::glibc::{self, Rewritten};
 use example_common::lock::Lock;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ const MEMORY_MIB: &str = "256";
 
 /// How one memcached is to run.
 pub struct Setup<'a> {
+    pub program: &'a Program,
     /// Worker threads.
     pub threads: u16,
     pub lock: &'a Lock,
@@ -75,11 +77,38 @@ pub struct Server {
     _folder: tempfile::TempDir,
 }
 
-/// Where memcached stands, or the line that says how to get it.
-pub fn program() -> Result<PathBuf> {
-    find("memcached").ok_or_else(|| {
-        missing("memcached is missing: apt-get install memcached (or run `cargo xtask demo`)")
-    })
+/// memcached as it is installed, or a copy of it that runs on another glibc.
+pub enum Program {
+    Installed(PathBuf),
+    Rewritten(Rewritten),
+}
+
+impl Program {
+    /// Where memcached stands, or the line that says how to get it. Rewritten if a `glibc` is given; `library` is what will be preloaded.
+    pub fn find(glibc: Option<&Path>, library: Option<&Path>) -> Result<Self> {
+        let installed = find("memcached").ok_or_else(|| {
+            missing("memcached is missing: apt-get install memcached (or run `cargo xtask demo`)")
+        })?;
+        Ok(match glibc {
+            Some(prefix) => Self::Rewritten(Rewritten::new(&installed, prefix, library)?),
+            None => Self::Installed(installed),
+        })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Installed(path) => path,
+            Self::Rewritten(rewritten) => &rewritten.program,
+        }
+    }
+
+    /// The folder of another glibc, without links; none for the system's.
+    pub fn glibc(&self) -> Option<&Path> {
+        match self {
+            Self::Installed(_) => None,
+            Self::Rewritten(rewritten) => Some(&rewritten.prefix),
+        }
+    }
 }
 
 impl Server {
@@ -95,12 +124,12 @@ impl Server {
     }
 
     fn try_start(setup: &Setup) -> Result<Self> {
-        let program = program()?;
+        let program = setup.program.path();
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let stderr = folder.path().join("stderr");
         let address = free_address()?;
 
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command
             .args([
                 "-l",
@@ -135,6 +164,13 @@ impl Server {
             _folder: folder,
         };
         server.wait_until_it_answers()?;
+        if let Some(prefix) = setup.program.glibc() {
+            ensure!(
+                glibc::maps_its_libc(&server.maps()?, prefix),
+                "memcached does not run on the glibc in {}",
+                prefix.display()
+            );
+        }
         Ok(server)
     }
 
@@ -234,9 +270,12 @@ impl Server {
 
     /// Whether `library` is mapped into the running process.
     pub fn has_mapped(&self, library: &Path) -> Result<bool> {
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid()))
-            .context("cannot read memcached's /proc/PID/maps")?;
-        Ok(crate::proof::maps_name(&maps, library))
+        Ok(crate::proof::maps_name(&self.maps()?, library))
+    }
+
+    fn maps(&self) -> Result<String> {
+        std::fs::read_to_string(format!("/proc/{}/maps", self.pid()))
+            .context("cannot read memcached's /proc/PID/maps")
     }
 
     /// Sends SIGTERM or SIGINT, waits for the end and gives it with what memcached wrote to stderr.

@@ -176,6 +176,14 @@ fn what_is_missing_is_said_in_one_line_with_status_2() {
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.contains("cargo xtask dist"), "{said}");
 
+    if let Some(library) = std::env::var_os("AUTOLOCK_LIB") {
+        let library = library.to_string_lossy().into_owned();
+        let output = run(&["--lib", &library, "--glibc", "/nonexistent"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("no glibc in /nonexistent"), "{said}");
+    }
+
     let output = run(&["--duration", "5h"]);
     assert_eq!(output.status.code(), Some(2));
 }

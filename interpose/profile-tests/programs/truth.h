@@ -141,6 +141,40 @@ __attribute__((unused)) static ns until_waiting(struct waiter *w)
     }
 }
 
+// How often the waiter has given its CPU up by itself so far.
+__attribute__((unused)) static long sleeps_of(const struct waiter *w)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/self/task/%d/status", w->tid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (n <= 0)
+        FAIL("cannot read %s", path);
+    close(fd);
+    text[n] = 0;
+    const char *at = strstr(text, "\nvoluntary_ctxt_switches:");
+    if (!at)
+        FAIL("%s says nothing of switches", path);
+    return atol(strchr(at, ':') + 1);
+}
+
+// Returns once a waiter that slept has woken, and sleeps or spins again: it was asleep `sleeps` times, the sleep from which it wakes included.
+__attribute__((unused)) static ns until_waiting_again(struct waiter *w, long sleeps)
+{
+    ns cpu = cpu_time(w->thread);
+    for (;;) {
+        ns at = now();
+        if (LOAD(w->done))
+            FAIL("the waiter did not wait");
+        if (sleeps_of(w) > sleeps && thread_state(getpid(), w->tid) == 'S' && is_in_futex(w->tid))
+            return at;
+        if (cpu_time(w->thread) - cpu > 5 * MS)
+            return at;
+        struct timespec moment = {0, 100000};
+        nanosleep(&moment, NULL);
+    }
+}
+
 // A lock to use before the test proper: what the profiler does at a process's and a thread's first operation is then over.
 static pthread_mutex_t first_lock __attribute__((unused)) = PTHREAD_MUTEX_INITIALIZER;
 static int first_uses;

@@ -15,6 +15,8 @@
 //! | `others` | the programs of the mutex preload's tests say under the profiler what they say without it |
 //! | `broken` | profilers and records with one thing wrong, each noticed |
 //!
+//! With `TEST_GLIBC=PREFIX`, a glibc with `glibc-patches/`, the programs run on that, and acquiring a mutex again after a wait on a condition variable is apart from idling.
+//!
 //! The library under test is `$AUTOLOCK_PROFILE_LIB`, the tool `$AUTOLOCK_TOOL`; otherwise the newest of those in the target directory.
 
 mod check;

@@ -3,7 +3,7 @@
 
 use autolock_capture::Capture;
 use autolock_capture::layout::{self, Lock, Site, site};
-use autolock_tests::Ended;
+use autolock_tests::{Ended, glibc};
 use profile_tests::{Beneath, Finished, Mode, Profiled, Report, check, compile, library, read};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fs::File;
@@ -68,7 +68,7 @@ macro_rules! caught {
 }
 
 caught! {
-    idle_time_as_hold_time_is_caught: "HIDE_CONDITIONS" by "conditions" ["idle", "plain", "100", "0"];
+    idle_time_as_hold_time_is_caught: "HIDE_CONDITIONS" by "conditions" ["idle", "plain", "100", "50"];
     failed_tries_that_are_not_counted_are_caught: "HIDE_TRIES" by "holds" ["try-storm"];
     lost_acquisitions_are_caught: "HIDE_SOME" by "holds" ["counts"];
     lost_waits_are_caught: "HIDE_WAITS" by "waits" ["five"];
@@ -288,6 +288,39 @@ fn changed_records_of_condition_variables_and_time_outs_are_noticed() {
             }),
             ("time-outs as acquisitions", |c, a| {
                 the_lock(c, a, |lock| add(&lock.acquisitions, 5));
+            }),
+        ],
+    );
+}
+
+/// Only a libc that re-acquires through the profiler makes such records.
+#[test]
+fn changed_records_of_reacquisitions_are_noticed() {
+    if glibc::prefix().is_none() {
+        return;
+    }
+    every_change_is_noticed(
+        "conditions",
+        &["idle", "plain", "50", "50"],
+        &[
+            ("re-acquiring as idling", |c, a| {
+                sites(c, a, site::REACQUIRE, |site| {
+                    site.total_ns.store(0, Relaxed)
+                });
+            }),
+            ("re-acquiring as a wait of its own", |c, a| {
+                sites(c, a, site::REACQUIRE, |site| {
+                    site.kind.store(site::WAIT, Relaxed)
+                });
+            }),
+            ("a re-acquisition more", |c, a| {
+                sites(c, a, site::REACQUIRE, |site| add(&site.count, 1));
+            }),
+            ("an acquisition more", |c, a| {
+                the_lock(c, a, |lock| add(&lock.acquisitions, 1));
+            }),
+            ("holders that are unknown", |c, a| {
+                sites(c, a, site::REACQUIRE, |site| site.holder.store(0, Relaxed));
             }),
         ],
     );

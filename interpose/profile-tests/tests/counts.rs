@@ -44,6 +44,7 @@ right! {
     an_idle_condition_variable_is_no_hold: "conditions" ["idle", "plain", "500", "0"];
     nor_with_a_time_limit: "conditions" ["idle", "timed", "200", "30"];
     nor_with_a_clock_of_its_own: "conditions" ["idle", "clock", "200", "30"];
+    nor_is_it_a_wait_for_a_mutex_that_the_signaller_keeps: "conditions" ["idle", "plain", "500", "100"];
     condition_variables_that_time_out: "conditions" ["times-out"];
     producers_and_consumers: "conditions" ["queue"];
     a_cancelled_wait_on_a_condition_variable: "conditions" ["cancelled"];

@@ -55,6 +55,7 @@ same! {
     delegation: "delegation" [];
     condition_variables_on_every_kind: "cond_queue" ["default"], ["recursive"], ["errorcheck", "pshared"], ["adaptive"];
     a_ring_of_condition_variables: "cond_ring" [];
+    a_storm_of_condition_variables: "cond_storm" ["fork"];
     c11_threads: "c11_threads" [];
     processes_that_share_a_mutex: "process_shared" ["both"], ["mixed"];
     fork_owner: "fork_owner" [];

@@ -54,11 +54,24 @@ pub fn start() {
     let c11 = reach::is_called_by(&real::CND_TIMEDWAIT, &real::MTX_UNLOCK);
     POSIX_COMES_BACK.store(posix, Relaxed);
     C11_COMES_BACK.store(c11, Relaxed);
-    // Not the linker's idea of its address, which a program may have moved into itself.
-    let of_libc = autolock_shim::real::symbol(c"gnu_get_libc_version");
-    if let Some(libc) = modules::find(of_libc.addr()) {
-        recording::waits::start(libc.start..libc.end);
+    if let Some(caller) = calling_module() {
+        recording::waits::start(caller.start..caller.end);
     }
+}
+
+/// From where libc's calls arrive: from libc, or from a preload in front of us whose lock function libc calls.
+fn calling_module() -> Option<modules::Found> {
+    // SAFETY: a NUL-terminated name; dlsym has no other requirement.
+    let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"pthread_mutex_lock".as_ptr()) };
+    let ours = modules::find(start as *const () as usize);
+    let is_other = |found: &modules::Found| {
+        // A program that takes the function's address may give it one of its own, from where it goes on to us.
+        ours.is_some_and(|ours| ours.start != found.start) && !modules::is_executable(found)
+    };
+    modules::find(first.addr()).filter(is_other).or_else(|| {
+        // Not the linker's idea of its address, which may be the program's too.
+        modules::find(autolock_shim::real::symbol(c"gnu_get_libc_version").addr())
+    })
 }
 
 #[inline]

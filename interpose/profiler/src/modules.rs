@@ -2,6 +2,9 @@
 //!
 //! With an older glibc no address is in any module: stacks are then addresses without names.
 //!
+//! `_dl_find_object` knows modules with holes between their segments by the segment. Such are executables to which a segment was appended (patchelf, use-this-glibc), so
+//! the executable's extent is taken from the program headers that the kernel names.
+//!
 //! What is read of a module is its ELF header and what the program headers say is loaded and readable, never beyond. A module must not be closed
 //! while it is looked at: return addresses on the own stack keep theirs open, as they do for the exceptions that unwind through them.
 //!
@@ -29,6 +32,25 @@ struct DlFindObject {
     eh_frame: *mut c_void,
     reserved: [u64; 7],
 }
+
+/// Where the executable is. Zeros until `start`.
+struct Extent {
+    start: AtomicUsize,
+    end: AtomicUsize,
+    base: AtomicUsize,
+    /// Of its program headers.
+    headers: AtomicUsize,
+    /// In bytes.
+    headers_length: AtomicUsize,
+}
+
+static EXTENT: Extent = Extent {
+    start: AtomicUsize::new(0),
+    end: AtomicUsize::new(0),
+    base: AtomicUsize::new(0),
+    headers: AtomicUsize::new(0),
+    headers_length: AtomicUsize::new(0),
+};
 
 /// The part of `struct link_map`, `<link.h>`, that never changes.
 #[repr(C)]
@@ -95,6 +117,7 @@ pub fn start() {
     // SAFETY: getauxval(3) has no requirement.
     let entry = unsafe { libc::getauxval(libc::AT_ENTRY) };
     ENTRY.store(entry as usize, Relaxed);
+    find_extent(entry as usize);
     if EXECUTABLE.length.load(Relaxed) == 0 {
         let path = EXECUTABLE.path.get();
         // SAFETY: room for PATH bytes, which nobody reads yet.
@@ -107,6 +130,44 @@ pub fn start() {
     }
 }
 
+/// Notes where the executable is, which has its entry point there.
+fn find_extent(entry: usize) {
+    let Some(found) = find(entry) else { return };
+    // SAFETY: getauxval(3) has no requirement.
+    let [headers, count, size] =
+        [libc::AT_PHDR, libc::AT_PHNUM, libc::AT_PHENT].map(|key| unsafe { libc::getauxval(key) });
+    let length = (count * size) as usize;
+    if headers == 0 || size as usize != elf::PROGRAM_HEADER {
+        return;
+    }
+    EXTENT.headers.store(headers as usize, Relaxed);
+    EXTENT.headers_length.store(length, Relaxed);
+    EXTENT.base.store(found.base, Relaxed);
+    let (mut start, mut end) = (usize::MAX, 0);
+    if let Some(image) = elf::Image::of_executable(&found) {
+        for segment in image.loaded() {
+            start = start.min(segment.start & !(elf::PAGE - 1));
+            end = end.max(segment.end);
+        }
+    }
+    if (start..end).contains(&entry) {
+        EXTENT.start.store(start, Relaxed);
+        EXTENT.end.store(end, Relaxed);
+    }
+}
+
+/// Whether an address of the module with this base is the executable's; its extent then.
+fn extent(base: usize, address: usize) -> Option<core::ops::Range<usize>> {
+    let extent = EXTENT.start.load(Relaxed)..EXTENT.end.load(Relaxed);
+    (EXTENT.base.load(Relaxed) == base && extent.contains(&address)).then_some(extent)
+}
+
+/// Whether a module is the executable.
+#[must_use]
+pub fn is_executable(found: &Found) -> bool {
+    extent(found.base, found.start).is_some()
+}
+
 /// The module that maps `address`.
 #[must_use]
 pub fn find(address: usize) -> Option<Found> {
@@ -117,9 +178,9 @@ pub fn find(address: usize) -> Option<Found> {
     // SAFETY: the function of this name, which has this signature.
     let find = unsafe { core::mem::transmute::<*mut c_void, FindObject>(find) };
     let mut object = MaybeUninit::<DlFindObject>::uninit();
-    let address = core::ptr::without_provenance_mut(address);
+    let pointer = core::ptr::without_provenance_mut(address);
     // SAFETY: it takes any address, and a place for the result.
-    if unsafe { find(address, object.as_mut_ptr()) } != 0 {
+    if unsafe { find(pointer, object.as_mut_ptr()) } != 0 {
         return None;
     }
     // SAFETY: 0 means that the result was filled in.
@@ -129,9 +190,11 @@ pub fn find(address: usize) -> Option<Found> {
     }
     // SAFETY: the link_map of a loaded module, whose first two fields never change.
     let link_map = unsafe { &*object.link_map };
+    let range = object.map_start.addr()..object.map_end.addr();
+    let range = extent(link_map.addr, address).unwrap_or(range);
     Some(Found {
-        start: object.map_start.addr(),
-        end: object.map_end.addr(),
+        start: range.start,
+        end: range.end,
         base: link_map.addr,
         eh_frame_hdr: object.eh_frame.addr(),
         name: link_map.name,

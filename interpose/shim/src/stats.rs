@@ -128,7 +128,11 @@ pub fn finish() {
         let _ = writeln!(
             line,
             "autolock: algorithm={algorithm} mutexes={mutexes} unserved={unserved} condition-waits={} (the figures above are of process-shared mutexes alone)",
-            if cond::comes_back() { "interposed" } else { "libc" },
+            if cond::comes_back() {
+                "interposed"
+            } else {
+                "libc"
+            },
         );
         line.print();
     }

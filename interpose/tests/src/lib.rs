@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `state` | results, errors and raw fields, line by line as on glibc |
 //! | `beside_glibc` | condition variables, C11, C++, RTLD_DEEPBIND, processes without the preload |
+//! | `by_symbol` | whether waits on condition variables call the mutex functions, and what that makes possible |
 //! | `life_of_a_process` | fork, dlopen, other preloads, signals, cancellation, thread and process end |
 //! | `progress` | no waiter left asleep or passed over; no touch after the release |
 //! | `torture` | everything at once, counted |
@@ -16,6 +17,8 @@
 //! | `symbols` | what the shared object exports and needs |
 //! | `commands` | ordinary programs print what they always print |
 //! | `broken` | preloads with one thing wrong, each caught by the program that is there for it |
+//!
+//! With `TEST_GLIBC=PREFIX`, a glibc with `glibc-patches/`, the programs run on that. `broken` means stock glibc.
 //!
 //! The library under test is `$AUTOLOCK_LIB`, or the newer of `dist/lib/libautolock.so` and
 //! `release/libautolock.so` in the target directory.

@@ -60,6 +60,7 @@ caught! {
     an_unlock_that_never_wakes_is_caught: "BREAK_NO_WAKE" by "torture" ["8", "1", "100000", "pure"];
     waiters_of_glibc_left_asleep_are_caught: "BREAK_FOREIGN_WAITERS" by "cond_queue" ["default"];
     waiters_of_glibc_left_asleep_are_caught_in_a_ring: "BREAK_FOREIGN_WAITERS" by "cond_ring" [];
+    waiters_of_glibc_left_asleep_are_caught_in_a_storm: "BREAK_FOREIGN_WAITERS" by "cond_storm" [];
     waiters_of_c11_left_asleep_are_caught: "BREAK_FOREIGN_WAITERS" by "c11_threads" [];
     waiters_without_the_preload_left_asleep_are_caught: "BREAK_FOREIGN_WAITERS" by "process_shared" ["mixed"];
     private_futexes_on_shared_mutexes_are_caught: "BREAK_PRIVATE_FUTEX" by "process_shared" ["both"];

@@ -17,7 +17,9 @@ const USAGE: &str =
 
 const EXIT_CODES: &str = "Exit status: 0 done, 1 a check failed (or --check found a difference) and nothing was written, 2 wrong usage,
 3 a file of a kind that is not rewritten, 4 a file could not be read or written. Of several programs each is
-handled, and the greatest number counts.";
+handled, and the greatest number counts.
+
+Strip a program before it is changed, not after: GNU strip destroys it.";
 
 /// Makes programs run on the glibc in PREFIX: rewrites their interpreter and run path, and nothing else.
 #[derive(Debug, Parser)]
@@ -35,7 +37,7 @@ pub struct Cli {
     #[arg(short, long, conflicts_with_all = ["check", "print_env"])]
     in_place: bool,
 
-    /// Write nothing, say what would be done; the new loader is not asked
+    /// Write nothing, say what would be done; the new loader is not asked about it
     #[arg(short = 'n', long, conflicts_with_all = ["check", "print_env"])]
     dry_run: bool,
 

@@ -2,6 +2,7 @@
 //!
 //! A glibc looks for its data where it was configured to, mostly below its prefix. These paths are strings in its `libc.so.6`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -91,7 +92,10 @@ pub fn of(prefix: &Prefix, system: &Prefix) -> Result<Environment> {
             "the prefix takes the local time zone from {}, which is not there",
             own.display()
         );
-        set("TZ", Path::new(":").join(other), reason);
+        // The colon says that what follows is a file (tzset(3)).
+        let mut value = OsString::from(":");
+        value.push(other);
+        set("TZ", value.into(), reason);
     }
     Ok(Environment { settings, warnings })
 }

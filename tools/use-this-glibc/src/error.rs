@@ -1,8 +1,8 @@
-//! What can go wrong: one line that says what to do, and an exit status.
+//! What can go wrong, with what to do about it, and an exit status.
 
 use std::fmt;
 
-/// Why nothing was written. The text is one line.
+/// Why nothing was written. The text is one line, of a failed check one line a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// A check before or after the change failed, and nothing was written: exit status 1.

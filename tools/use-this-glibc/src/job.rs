@@ -1,9 +1,8 @@
 //! One program: read, judged, changed in memory, put into place.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use use_this_glibc::elf::{self, Change, Image, Kind, undo};
+use use_this_glibc::elf::{self, Change, Image, undo};
 use use_this_glibc::error::{Error, Result};
 use use_this_glibc::place::{self, Backup, Placed, Replacing, Source};
 use use_this_glibc::plan::{self, Wishes};
@@ -64,7 +63,6 @@ impl Job {
         let original = undo::original(&source.bytes).map_err(&named)?;
         let bytes = original.as_deref().unwrap_or(&source.bytes);
         let image = Image::parse(bytes).map_err(&named)?;
-        judge(&image).map_err(&named)?;
         let plan = plan::plan(bytes, &target, prefix, wishes).map_err(&named)?;
         for (library, needed_by) in plan.added_for {
             report.added_for.push(AddedFor { library, needed_by });
@@ -77,6 +75,14 @@ impl Job {
                 source.given.display()
             ))
         })?);
+        if Image::parse(&result).is_ok_and(|after| after.needs_linux_5_18())
+            && !image.needs_linux_5_18()
+        {
+            report.warnings.push(
+                "its .bss is so large that the changed program runs on Linux 5.18 and newer only"
+                    .into(),
+            );
+        }
         Ok(Self {
             source,
             original,
@@ -153,9 +159,8 @@ fn change(
     match job.put(report, to, &verify)? {
         Some(placed) => done(report, placed, to, Outcome::Changed, Outcome::WouldChange),
         None => {
-            // What it needs may have gone since.
             if !to.dry_run {
-                verify(&job.target)?;
+                ask_again(prefix, &job)?;
             }
             report.outcome = Outcome::Unchanged;
         }
@@ -175,7 +180,7 @@ fn check(report: &mut Report, program: &Path, prefix: &Prefix, wishes: &Wishes) 
         report.outcome = Outcome::Differs;
         return Ok(());
     }
-    ask_loader(&job.target, prefix, &job)?;
+    ask_again(prefix, &job)?;
     report.outcome = Outcome::Unchanged;
     Ok(())
 }
@@ -206,26 +211,6 @@ fn target(source: &Source, place: &Place) -> Result<PathBuf> {
         Place::File(file) => place::absolute(file),
         _ => Ok(source.path.clone()),
     }
-}
-
-/// What is not rewritten, a line each.
-fn judge(image: &Image) -> Result<()> {
-    let line: Cow<str> = match image.kind() {
-        Kind::Library => {
-            "is a library: rewrite the program that uses it".into()
-        }
-        Kind::Static => "is linked statically: its glibc is inside, link it anew".into(),
-        Kind::Program | Kind::PositionIndependent => match image.payload() {
-            None => return Ok(()),
-            Some(payload) => format!(
-                "has {} bytes appended from offset {}, which it may look for at its end: rewrite the program before they are appended",
-                payload.len(),
-                payload.start
-            )
-            .into(),
-        },
-    };
-    Err(Error::Unsupported(line.into_owned()))
 }
 
 /// Does the changed file say what was asked for, and does the original come back?
@@ -263,15 +248,27 @@ fn ask_loader(file: &Path, prefix: &Prefix, job: &Job) -> Result<()> {
     })
 }
 
-/// Puts the program's name before a line that lacks it.
+/// A program that is as it should be may need what has gone since. Should it be another by now, that is what counts.
+fn ask_again(prefix: &Prefix, job: &Job) -> Result<()> {
+    ask_loader(&job.target, prefix, job).or_else(|error| {
+        job.source.still_the_same()?;
+        Err(error)
+    })
+}
+
+/// Puts the program's name before each line that lacks it.
 fn named(program: &Path) -> impl Fn(Error) -> Error + use<> {
     let shown = program.display().to_string();
     move |error| {
-        let line = error.to_string();
-        if line.starts_with(&shown) {
-            return error;
-        }
-        same_kind(&error, format!("{shown}: {line}"))
+        let text = error.to_string();
+        let lines = text.lines().map(|line| {
+            if line.starts_with(&shown) {
+                line.to_string()
+            } else {
+                format!("{shown}: {line}")
+            }
+        });
+        same_kind(&error, lines.collect::<Vec<_>>().join("\n"))
     }
 }
 

@@ -13,13 +13,13 @@ mod job;
 mod report;
 mod script;
 
-use std::collections::BTreeMap;
 use std::io::{ErrorKind as IoErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use serde_json::Value;
 
 use cli::{Cli, Deed, Order};
 use job::Task;
@@ -94,7 +94,7 @@ fn run(order: Order, voice: Voice) -> Result<u8> {
 fn tell(report: &Report, voice: Voice) -> Result<()> {
     if !voice.quiet {
         for warning in &report.warnings {
-            complain(&format!("warning: {warning}"));
+            complain(&format!("{}: warning: {warning}", report.program));
         }
     }
     if let Some(error) = &report.error {
@@ -112,29 +112,33 @@ fn tell(report: &Report, voice: Voice) -> Result<()> {
     }
 }
 
+/// Assignments on stdout, as env(1) takes them, and why on stderr.
 fn print_env(prefix: &Path, voice: Voice) -> Result<u8> {
     let prefix = Prefix::open(prefix)?;
     let system = Prefix::open(Path::new("/"))?;
     let environment = environment::of(&prefix, &system)?;
-    for warning in &environment.warnings {
-        complain(&format!("warning: {warning}"));
+    let settings = environment.settings.iter();
+    let values = settings.clone().map(|setting| {
+        let value = setting.value.to_string_lossy();
+        (setting.name, value)
+    });
+    if !voice.quiet {
+        for warning in &environment.warnings {
+            complain(&format!("warning: {warning}"));
+        }
+        for setting in settings {
+            complain(&format!("{}: {}", setting.name, setting.reason));
+        }
     }
-    if voice.json {
-        let variables: BTreeMap<_, _> = environment
-            .settings
-            .iter()
-            .map(|setting| (setting.name, setting.value.to_string_lossy()))
-            .collect();
-        let line = serde_json::to_string(&variables)
-            .map_err(|error| Error::Io(format!("cannot write JSON: {error}")))?;
-        say(&(line + "\n"))?;
-        return Ok(0);
-    }
-    for setting in environment.settings {
-        complain(&format!("{}: {}", setting.name, setting.reason));
-        say(&format!("{}={}\n", setting.name, setting.value.display()))?;
-    }
-    Ok(0)
+    let text = if voice.json {
+        let object = values.map(|(name, value)| (name.to_string(), value.into()));
+        format!("{}\n", Value::Object(object.collect()))
+    } else {
+        values
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect()
+    };
+    say(&text).map(|()| 0)
 }
 
 /// Prints on stdout. Whoever reads may have had enough (`| head`): that ends the program quietly only when nothing more is to be
@@ -149,9 +153,11 @@ fn say(text: &str) -> Result<()> {
     }
 }
 
-fn complain(line: &str) {
-    // Nobody to tell if stderr is closed.
-    let _ = writeln!(std::io::stderr(), "use-this-glibc: {line}");
+fn complain(lines: &str) {
+    for line in lines.lines() {
+        // Nobody to tell if stderr is closed.
+        let _ = writeln!(std::io::stderr(), "use-this-glibc: {line}");
+    }
 }
 
 fn status(result: Result<u8>) -> ExitCode {

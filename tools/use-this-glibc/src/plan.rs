@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::elf::{Change, Image, Kind, RunPath};
 use crate::error::{Error, Result};
@@ -65,6 +66,7 @@ pub fn plan(original: &[u8], path: &Path, prefix: &Prefix, wishes: &Wishes) -> R
     let image = Image::parse(original)?;
     let interpreter = interpreter(&image)?;
     let path = real(path)?;
+    let bytes: Arc<[u8]> = original.into();
     let system = Loader::open(Path::new(SYSTEM_LOADER)).ok();
     let today = match &interpreter {
         // The usual case, already asked.
@@ -73,7 +75,7 @@ pub fn plan(original: &[u8], path: &Path, prefix: &Prefix, wishes: &Wishes) -> R
     };
     let mut warnings = Vec::new();
     let before = match &today {
-        Some(today) => Some(Closure::of(Object::program(original, &path)?, today)?),
+        Some(today) => Some(Closure::of(Object::program(&bytes, &path)?, today)?),
         None => {
             warnings.push(format!(
                 "the program's loader {} does not run here: cannot compare what is found now with what will be",
@@ -89,7 +91,7 @@ pub fn plan(original: &[u8], path: &Path, prefix: &Prefix, wishes: &Wishes) -> R
     let mut added: Vec<(Vec<u8>, usize)> = Vec::new();
     let mut added_for = Vec::new();
     let after = loop {
-        let mut program = Object::program(original, &path)?;
+        let mut program = Object::program(&bytes, &path)?;
         let new = Some(run_path.clone());
         (program.rpath, program.runpath) = match wishes.run_path {
             RunPath::Rpath => (new, None),
@@ -112,12 +114,13 @@ pub fn plan(original: &[u8], path: &Path, prefix: &Prefix, wishes: &Wishes) -> R
         }
     };
 
-    let mut problems = missing(&after);
+    let mut problems = missing(&after, before.as_ref());
     problems.extend(outside(&after, prefix, &mut warnings));
     problems.extend(lacks(&after, before.as_ref(), prefix, &mut warnings)?);
     if !problems.is_empty() {
         return Err(Error::Check(problems.join("\n")));
     }
+    warnings.extend(unwinder(&after, prefix));
     warnings.extend(
         before
             .iter()
@@ -216,7 +219,10 @@ fn wanted(closure: &Closure, prefix: &Prefix) -> Vec<(Vec<u8>, usize)> {
 }
 
 /// Libraries that nothing finds.
-fn missing(closure: &Closure) -> Vec<String> {
+fn missing(closure: &Closure, before: Option<&Closure>) -> Vec<String> {
+    let today = |name: &[u8]| {
+        before.is_some_and(|before| before.missing.iter().any(|missing| missing.name == name))
+    };
     let lines = closure.missing.iter().map(|missing| {
         let user = shown(closure, missing.requester);
         let name = text(&missing.name);
@@ -225,10 +231,29 @@ fn missing(closure: &Closure) -> Vec<String> {
                 "{user} needs {name}; {}, which the new loader finds, cannot be loaded: {why}",
                 path.display()
             ),
+            None if today(&missing.name) => format!(
+                "{user} needs {name}, which the new loader does not find, nor today's: LD_LIBRARY_PATH is not looked at"
+            ),
             None => format!("{user} needs {name}, which the new loader does not find"),
         }
     });
     lines.collect()
+}
+
+/// libc loads the unwinder when a thread is cancelled or exits (`pthread_exit`), and ends the program if it cannot.
+fn unwinder(closure: &Closure, prefix: &Prefix) -> Option<String> {
+    const NAME: &str = "libgcc_s.so.1";
+    let libc = closure.called(b"libc.so.6")?;
+    if closure.called(NAME.as_bytes()).is_some() {
+        return None;
+    }
+    let chain = closure.chain(libc);
+    match search::find(&prefix.search, NAME.as_bytes(), &chain) {
+        search::Found::Object(_) => None,
+        _ => Some(format!(
+            "libc will not find {NAME}, without which a thread that is cancelled ends the program: if it has threads, use --add-needed {NAME}"
+        )),
+    }
 }
 
 /// Libraries from elsewhere although the prefix has them.

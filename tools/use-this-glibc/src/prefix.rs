@@ -12,8 +12,6 @@ const LOADER: &str = "ld-linux-x86-64.so.2";
 const LIBC: &str = "libc.so.6";
 /// Where a glibc of its own, one of Fedora's kind and one of Debian's kind keep their files.
 const PLACES: [&str; 3] = ["lib", "lib64", "lib/x86_64-linux-gnu"];
-/// The kernel takes no longer `PT_INTERP` (`PATH_MAX`), NUL included.
-const LONGEST: usize = 4096;
 
 /// A complete glibc: a loader that runs and a libc beside it, both for x86-64.
 #[derive(Debug, Clone)]
@@ -52,11 +50,6 @@ impl Prefix {
                     byte as char
                 )));
             }
-            if bytes.len() >= LONGEST {
-                return Err(Error::Usage(format!(
-                    "{shown}: the path is longer than the kernel takes for an interpreter ({LONGEST} bytes)"
-                )));
-            }
         }
         let object = Object::read(&libc)?;
         let banner = std::fs::read(&libc)
@@ -81,9 +74,16 @@ impl Prefix {
             )));
         }
         let trace = trace::list(&loader, &libc)?;
-        if let Some(complaint) = trace.complaints.first() {
+        if let Some(complaint) = trace.errors().next() {
             return Err(Error::Usage(format!(
                 "{}: does not load the libc beside it: {complaint}",
+                loader.display()
+            )));
+        }
+        // A libc needs its loader, which is what does not go without saying.
+        if trace.loaded.is_empty() {
+            return Err(Error::Usage(format!(
+                "{}: this dynamic loader does not run: it does not say what it would load",
                 loader.display()
             )));
         }
@@ -113,9 +113,15 @@ impl Prefix {
             .is_some_and(|name| self.lib.join(name).is_file())
     }
 
+    /// Where a file is. The tree of another system may have absolute links in it, which lead out of it to this system's files: one that stays inside is preferred.
     fn file(folder: &Path, name: &str) -> Result<PathBuf> {
-        let mut places = PLACES.iter().map(|place| folder.join(place).join(name));
-        places.find(|path| path.is_file()).ok_or_else(|| {
+        let places = PLACES.iter().map(|place| folder.join(place).join(name));
+        let found: Vec<PathBuf> = places.filter(|path| path.is_file()).collect();
+        let inside = |path: &&PathBuf| {
+            std::fs::canonicalize(path).is_ok_and(|real| real.starts_with(folder))
+        };
+        let best = found.iter().find(inside).or(found.first());
+        best.cloned().ok_or_else(|| {
             Error::Usage(format!(
                 "{}: no complete glibc: no {name} in {}; was it installed to the end?",
                 folder.display(),

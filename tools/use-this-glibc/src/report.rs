@@ -39,6 +39,7 @@ pub struct Report {
     pub outcome: Outcome,
     /// 0 to 4: the exit status, were this the only program.
     pub status: u8,
+    /// One line, or one for each thing that a check found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Where the result stands or would stand.

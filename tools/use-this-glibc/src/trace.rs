@@ -33,12 +33,21 @@ pub struct Trace {
     pub complaints: Vec<String>,
 }
 
+impl Trace {
+    /// Complaints without those after which the loader goes on.
+    pub fn errors(&self) -> impl Iterator<Item = &str> {
+        const WARNINGS: [&str; 2] = [": weak version `", ": no version information available"];
+        let all = self.complaints.iter().map(String::as_str);
+        all.filter(|line| !WARNINGS.iter().any(|text| line.contains(text)))
+    }
+}
+
 /// Fails ([`crate::error::Error::Check`]) unless the loader finds every library, and finds `libc.so.6` and every other library that the prefix has in the prefix.
 /// `file` is the changed file under a temporary name in `origin`'s folder, so that `$ORIGIN` is the same.
 pub fn check(file: &Path, prefix: &Prefix) -> Result<()> {
     let trace = list(&prefix.loader, file)?;
     let shown = prefix.loader.display();
-    if let Some(line) = trace.complaints.first() {
+    if let Some(line) = trace.errors().next() {
         return Err(Error::Check(format!("{shown} refuses the result: {line}")));
     }
     let mut libc = false;
@@ -139,6 +148,15 @@ pub(crate) fn run(
     arguments: &[&OsStr],
     environment: &[(&str, &str)],
 ) -> io::Result<Said> {
+    run_within(LIMIT, loader, arguments, environment)
+}
+
+fn run_within(
+    limit: Duration,
+    loader: &Path,
+    arguments: &[&OsStr],
+    environment: &[(&str, &str)],
+) -> io::Result<Said> {
     let mut child = Command::new(loader)
         .args(arguments)
         .env_clear()
@@ -152,8 +170,8 @@ pub(crate) fn run(
     let out = reader(child.stdout.take(), finished.clone());
     let err = reader(child.stderr.take(), finished);
     for _ in 0..2 {
-        if both.recv_timeout(LIMIT).is_err() {
-            return Err(give_up(child));
+        if both.recv_timeout(limit).is_err() {
+            return Err(give_up(child, limit));
         }
     }
     let status = child.wait()?;
@@ -180,13 +198,13 @@ fn reader(
     })
 }
 
-fn give_up(mut child: Child) -> io::Error {
+fn give_up(mut child: Child, limit: Duration) -> io::Error {
     // It may have ended just now; either way nothing of it stays.
     let _ = child.kill();
     let _ = child.wait();
     io::Error::new(
         io::ErrorKind::TimedOut,
-        format!("no answer in {} s", LIMIT.as_secs()),
+        format!("no answer in {} s", limit.as_secs()),
     )
 }
 
@@ -195,6 +213,18 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;
+
+    #[test]
+    fn a_loader_that_says_nothing_is_given_up() {
+        let said = run_within(
+            Duration::from_millis(1),
+            Path::new("/bin/sleep"),
+            &[OsStr::new("1000000")],
+            &[],
+        );
+        let error = said.err().map(|error| error.kind());
+        assert_eq!(error, Some(io::ErrorKind::TimedOut));
+    }
 
     #[test]
     fn a_trace_is_read_line_by_line() {
@@ -218,5 +248,6 @@ mod tests {
             ]
         );
         assert_eq!(trace.complaints.len(), 2);
+        assert_eq!(trace.errors().count(), 2);
     }
 }

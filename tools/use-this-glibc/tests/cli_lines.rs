@@ -371,3 +371,20 @@ fn print_env_names_what_the_prefix_lacks() {
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["TZDIR"], "/usr/share/zoneinfo");
 }
+
+#[test]
+fn a_bss_too_large_for_old_kernels_is_told_and_another_is_not() {
+    let scene = Scene::new();
+    for (size, told) in [("1 << 20", false), ("300 << 20", true)] {
+        let text = format!("char room[{size}]; int main(void) {{ return room[0]; }}");
+        assert!(scene.compile_text("p", &text, &[]));
+        let done = scene.tool(&["-n", "prefix", "p"]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert_eq!(
+            done.err.contains("Linux 5.18"),
+            told,
+            "{size}: {}",
+            done.err
+        );
+    }
+}

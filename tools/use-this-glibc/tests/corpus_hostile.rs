@@ -102,8 +102,9 @@ fn head(problems: &str) -> String {
     )
 }
 
-/// The whole program on damaged files, and what it wrote is run where the damaged original runs.
-fn all_run_as_before(world: &World, base: &Base, damaged: impl Iterator<Item = Damage>) {
+/// The whole program on some of the damaged files (it takes milliseconds for each), and what it wrote is run where the damaged original runs.
+/// Returns what went wrong.
+fn all_run_as_before(world: &World, base: &Base, damaged: impl Iterator<Item = Damage>) -> String {
     let mut problems = String::new();
     let (mut same, mut refused, mut dead) = (0, 0, 0);
     for damage in damaged {
@@ -121,7 +122,7 @@ fn all_run_as_before(world: &World, base: &Base, damaged: impl Iterator<Item = D
         base.name
     );
     assert!(same + refused + dead > 0);
-    assert!(problems.is_empty(), "{}", head(&problems));
+    problems
 }
 
 #[test]
@@ -167,26 +168,31 @@ fn headers_that_lie_are_borne() {
 #[test]
 fn lying_files_run_as_before_or_are_refused() {
     let Some(world) = World::new() else { return };
+    let mut problems = String::new();
     for base in &world.bases {
-        all_run_as_before(&world, base, corpus::lies(base).into_iter());
+        problems += &all_run_as_before(&world, base, corpus::lies(base).into_iter().step_by(3));
     }
+    assert!(problems.is_empty(), "{}", head(&problems));
 }
 
 #[test]
 fn truncated_files_run_as_before_or_are_refused() {
     let Some(world) = World::new() else { return };
+    let mut problems = String::new();
     for base in &world.bases {
-        all_run_as_before(&world, base, corpus::truncations(base).step_by(3));
+        problems += &all_run_as_before(&world, base, corpus::truncations(base).step_by(3));
     }
+    assert!(problems.is_empty(), "{}", head(&problems));
 }
 
 #[test]
 fn flipped_bits_run_as_before_or_are_refused() {
     let Some(world) = World::new() else { return };
+    let mut problems = String::new();
     for base in &world.bases {
         let mut numbers = Numbers::new(2);
-        let chosen = |_: &Damage| numbers.below(12) == 0;
-        all_run_as_before(
+        let chosen = |_: &Damage| numbers.below(24) == 0;
+        problems += &all_run_as_before(
             &world,
             base,
             corpus::header_bits(base)
@@ -194,6 +200,7 @@ fn flipped_bits_run_as_before_or_are_refused() {
                 .filter(chosen),
         );
     }
+    assert!(problems.is_empty(), "{}", head(&problems));
 }
 
 /// Flips within the notes at the end of a changed file: never another original.
@@ -212,16 +219,16 @@ fn a_damaged_undo_record_gives_no_wrong_original() {
                 match back {
                     Ok(Err(_) | Ok(None)) => {}
                     Ok(Ok(Some(original))) if original == base.bytes => {}
-                    Ok(Ok(Some(_))) => drop(writeln!(
-                        problems,
-                        "{}: byte {at} bit {bit}: another original",
-                        base.name
-                    )),
-                    Err(_) => drop(writeln!(
-                        problems,
-                        "{}: byte {at} bit {bit}: panicked",
-                        base.name
-                    )),
+                    Ok(Ok(Some(_))) => {
+                        let _ = writeln!(
+                            problems,
+                            "{}: byte {at} bit {bit}: another original",
+                            base.name
+                        );
+                    }
+                    Err(_) => {
+                        let _ = writeln!(problems, "{}: byte {at} bit {bit}: panicked", base.name);
+                    }
                 }
             }
         }
@@ -229,10 +236,12 @@ fn a_damaged_undo_record_gives_no_wrong_original() {
             let bytes = &changed[..changed.len() - cut];
             match std::panic::catch_unwind(|| elf::undo::original(bytes)) {
                 Ok(Ok(Some(original))) if original != base.bytes => {
-                    drop(writeln!(problems, "cut by {cut}: another original"))
+                    let _ = writeln!(problems, "cut by {cut}: another original");
                 }
                 Ok(_) => {}
-                Err(_) => drop(writeln!(problems, "cut by {cut}: panicked")),
+                Err(_) => {
+                    let _ = writeln!(problems, "cut by {cut}: panicked");
+                }
             }
         }
         assert!(problems.is_empty(), "{}", head(&problems));

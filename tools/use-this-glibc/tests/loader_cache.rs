@@ -61,3 +61,63 @@ fn a_damaged_cache_is_no_cache_and_never_a_panic() {
         let _ = Cache::parse(&changed);
     }
 }
+
+/// A cache as ldconfig writes it: flags, hwcap, name, path of each entry; the folder that hwcap 0 of the extension stands for.
+fn cache(entries: &[(u32, u64, &str, &str)], folder: &str) -> Vec<u8> {
+    let strings_at = 48 + 24 * entries.len();
+    let mut strings = Vec::new();
+    let mut string = |text: &str| {
+        let at = u32::try_from(strings_at + strings.len()).expect("a small cache");
+        strings.extend(text.bytes().chain([0]));
+        at.to_le_bytes()
+    };
+    let mut table = Vec::new();
+    for (flags, hwcap, name, path) in entries {
+        table.extend(flags.to_le_bytes());
+        table.extend(string(name));
+        table.extend(string(path));
+        table.extend([0; 4]);
+        table.extend(hwcap.to_le_bytes());
+    }
+    let folder = string(folder);
+    strings.resize(strings.len().next_multiple_of(4), 0);
+    let extension = u32::try_from(strings_at + strings.len()).expect("a small cache");
+    let mut bytes = b"glibc-ld.so.cache1.1".to_vec();
+    bytes.extend(u32::try_from(entries.len()).expect("few").to_le_bytes());
+    bytes.extend(u32::try_from(strings.len()).expect("short").to_le_bytes());
+    bytes.extend([2, 0, 0, 0]);
+    bytes.extend(extension.to_le_bytes());
+    bytes.extend([0; 12]);
+    bytes.extend(table);
+    bytes.extend(strings);
+    bytes.extend((-358_342_284_i32).to_le_bytes());
+    bytes.extend(1_u32.to_le_bytes());
+    // One section: the list of folders, behind it.
+    for number in [1, 0, extension + 24, 4] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(folder);
+    bytes
+}
+
+#[test]
+fn entries_of_other_machines_do_not_count_and_hwcaps_come_first() {
+    const X86_64: u32 = 0x303;
+    const I386: u32 = 0x3;
+    let bytes = cache(
+        &[
+            (I386, 0, "liba.so", "/32/liba.so"),
+            (X86_64, 1 << 62, "liba.so", "/v3/liba.so"),
+            (X86_64, 0, "liba.so", "/64/liba.so"),
+            (X86_64, 2, "liba.so", "/legacy/liba.so"),
+            (I386, 0, "libb.so", "/32/libb.so"),
+        ],
+        "x86-64-v3",
+    );
+    let cache = Cache::parse(&bytes).expect("a cache");
+    let v3 = ["x86-64-v4".to_string(), "x86-64-v3".to_string()];
+    let found = |name: &str, hwcaps: &[String]| cache.find(name.as_bytes(), hwcaps);
+    assert_eq!(found("liba.so", &v3), Some(Path::new("/v3/liba.so")));
+    assert_eq!(found("liba.so", &v3[..1]), Some(Path::new("/64/liba.so")));
+    assert_eq!(found("libb.so", &v3), None);
+}

@@ -148,7 +148,7 @@ impl Build<'_> {
                 let library = format!("{subdir}/subdir_lib");
                 let mut make = self.make("", &[library.into()]);
                 self.work.run(&what, None, &mut make)?;
-                let tests = new_tests::objects(self, patch, &subdir);
+                let tests = new_tests::objects(self, patch, &subdir)?;
                 if !tests.is_empty() {
                     let what = format!("{}: compile its tests", patch.name);
                     self.work

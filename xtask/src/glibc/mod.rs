@@ -20,6 +20,7 @@ mod work;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,7 +46,7 @@ pub struct Options {
     pub prefix: Option<PathBuf>,
     /// Jobs of make at a time; one for each CPU if left out
     #[arg(long)]
-    pub jobs: Option<usize>,
+    pub jobs: Option<NonZeroUsize>,
     /// Print where the unpatched glibc is, which was built the same way, and not the patched one
     #[arg(long)]
     pub stock: bool,
@@ -74,10 +75,7 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
     }
     let kept = prepare(project, options)?;
     for test in &kept.new_tests {
-        eprintln!(
-            "   {}: {} on the patched glibc, {} on the unpatched one",
-            test.name, test.patched, test.stock
-        );
+        eprintln!("   {test}");
     }
     let prefix = if options.stock {
         &kept.stock
@@ -186,7 +184,7 @@ pub fn prepare(project: &Project, options: &Options) -> Result<Kept> {
     let build = Build {
         work: &work,
         prefix: &plan.prefix,
-        jobs: options.jobs.unwrap_or_else(cpus),
+        jobs: options.jobs.map_or_else(cpus, NonZeroUsize::get),
         check: false,
     };
     build.run(&plan.archive, &plan.patches)?;
@@ -205,7 +203,7 @@ fn check(project: &Project, options: &Options) -> Result<bool> {
     let build = Build {
         work: &work,
         prefix: &plan.prefix,
-        jobs: options.jobs.unwrap_or_else(cpus),
+        jobs: options.jobs.map_or_else(cpus, NonZeroUsize::get),
         check: true,
     };
     build.run(&plan.archive, &plan.patches)?;

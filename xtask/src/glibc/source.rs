@@ -2,6 +2,7 @@
 //!
 //! May ask dpkg. Unpacks, and applies one patch at a time so that an interrupted one can be taken back.
 
+use std::io::{Seek, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
@@ -74,7 +75,6 @@ fn dpkg(args: &[&str]) -> Result<String> {
 pub struct Patch {
     pub name: String,
     pub text: Vec<u8>,
-    path: PathBuf,
     /// Files that it changes, adds or removes, relative to the tree.
     pub files: Vec<PathBuf>,
 }
@@ -116,7 +116,6 @@ impl Patch {
         Ok(Self {
             name: name.to_owned(),
             text,
-            path,
             files,
         })
     }
@@ -160,7 +159,12 @@ impl Patch {
         if dry {
             command.arg("--dry-run");
         }
-        command.arg("-d").arg(tree).arg("-i").arg(&self.path);
+        // The text that the key was formed of, and not what the file may hold by now.
+        let mut text = tempfile::tempfile().context("cannot make a scratch file")?;
+        text.write_all(&self.text)
+            .and_then(|()| text.rewind())
+            .context("cannot write a scratch file")?;
+        command.arg("-d").arg(tree).stdin(text);
         let output = command.output().context("cannot run patch")?;
         if !output.status.success() {
             bail!(

@@ -13,20 +13,35 @@ use crate::project::{Project, in_ci};
 /// Tests whose names have one of these run under libautolock.so on the patched glibc as well: there its condition variables call it.
 const WAITS: &[&str] = &["cond", "cnd", "mtx", "mutex", "cancel", "robust"];
 
+/// POSIX leaves open what destroying such a mutex does. glibc's wait keeps a count in the mutex that an interposed unlock cannot tell from the holder's.
+const NOT_PRELOADED: &[(&str, &str)] = &[
+    ("tst-mutex8", WHY_NOT_PRELOADED),
+    ("tst-mutexpi8", WHY_NOT_PRELOADED),
+];
+const WHY_NOT_PRELOADED: &str =
+    "which expects EBUSY from destroying a mutex that a condition wait has released";
+
 pub struct Outcome {
     pub passed: usize,
     pub failed: usize,
 }
 
-/// None, said aloud, where the source of this glibc is not to be had.
-pub fn run(project: &Project) -> Result<Option<Outcome>> {
+/// The finished build. None, said aloud, where the source of this glibc is not to be had.
+pub fn build(project: &Project) -> Result<Option<Kept>> {
     if let Err(error) = Archive::verified()
         && !in_ci()
     {
         println!("SKIPPED: {error:#}");
         return Ok(None);
     }
-    let kept = prepare(project, &Options::default())?;
+    prepare(project, &Options::default()).map(Some)
+}
+
+/// None where [`build`] has none.
+pub fn run(project: &Project) -> Result<Option<Outcome>> {
+    let Some(kept) = build(project)? else {
+        return Ok(None);
+    };
     println!("   patched glibc: {}", kept.patched.display());
     println!("   unpatched glibc: {}", kept.stock.display());
     let mut outcome = new_tests(&kept.new_tests)?;
@@ -53,6 +68,7 @@ fn pairs(kept: &Kept, preload: &Path) -> [(Pair, &'static [&'static str]); 2] {
             Pair {
                 base: stock,
                 other: patched.clone(),
+                left_out: &[],
                 record: "results-patched.txt",
             },
             &[],
@@ -61,6 +77,7 @@ fn pairs(kept: &Kept, preload: &Path) -> [(Pair, &'static [&'static str]); 2] {
             Pair {
                 base: patched,
                 other: preloaded,
+                left_out: NOT_PRELOADED,
                 record: "results-patched-preloaded.txt",
             },
             WAITS,
@@ -75,10 +92,7 @@ fn new_tests(tests: &[NewTest]) -> Result<Outcome> {
         failed: 0,
     };
     for test in tests {
-        println!(
-            "   new test {}: {} on the patched glibc, {} on the unpatched one",
-            test.name, test.patched, test.stock
-        );
+        println!("   {test}");
         if test.passes() {
             outcome.passed += 1;
         } else {

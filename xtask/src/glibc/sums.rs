@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Below the build folder, a line `PASS: nptl/tst-x` for each test.
-const SUMMARY: &str = "nptl/subdir-tests.sum";
+/// In the build folder, a line `PASS: nptl/tst-x` for each test.
+const SUMMARY: &str = "tests.sum";
 
 /// Keeps the summary that a `make check` has just written.
 pub fn keep(objects: &Path, to: &Path) -> Result<()> {

@@ -32,6 +32,8 @@ pub struct Subject {
     pub expect: Expect,
     /// How the original must end, where that is known.
     pub ends: Option<&'static [i32]>,
+    /// gdb has to stop the changed program at `main` and to know its libraries.
+    pub debug: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +113,12 @@ pub fn judge(subject: &Subject, tools: &Tools, bench: &Bench) -> Result<Option<R
             .collect();
         row.old_kernels = headers_where_old_kernels_say(&std::fs::read(file)?).unwrap_or(false);
         row.growth.0 = size_now()?;
+        if subject.debug
+            && let Some(problem) = under_gdb(file, tools, bench)?
+        {
+            row.ours = Outcome::Failed(problem);
+            return Ok(Some(row));
+        }
         row.ours = again_and_back(file, &bytes, tools, bench)?;
     }
     let run_path = ours_run_path(file, &bytes, tools, bench)?;
@@ -246,6 +254,31 @@ fn held_against(
 
 fn again_and_back(file: &Path, bytes: &[u8], tools: &Tools, bench: &Bench) -> Result<Outcome> {
     again_and_back_with(file, bytes, tools, bench, &[])
+}
+
+/// gdb finds `main`, the dynamic section and by it the libraries, all of the glibc's in the prefix.
+fn under_gdb(file: &Path, tools: &Tools, bench: &Bench) -> Result<Option<String>> {
+    let words = [
+        "-nx",
+        "-batch",
+        "-iex",
+        "set auto-load off",
+        "-ex",
+        "break main",
+        "-ex",
+        "run",
+        "-ex",
+        "info sharedlibrary",
+        "-ex",
+        "kill",
+    ];
+    let mut words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+    words.push(file.as_os_str());
+    let seen = bench.run(Path::new("/usr/bin/gdb"), &words)?;
+    let text = String::from_utf8_lossy(&seen.out);
+    let libc = tools.prefix.join("lib/libc.so.6");
+    let fine = text.contains("Breakpoint 1, main") && text.contains(&*libc.to_string_lossy());
+    Ok((!fine).then(|| format!("gdb: {}: {}", seen.end, last_line(&seen.complaints))))
 }
 
 /// A second run changes nothing, and the original comes back to the byte.

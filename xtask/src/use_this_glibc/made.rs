@@ -26,6 +26,8 @@ pub struct Input {
     /// After the source on the compiler's command line.
     flags: Vec<String>,
     edit: Edit,
+    /// gdb looks at the changed program too.
+    pub debug: bool,
 }
 
 /// What is done after linking.
@@ -42,6 +44,8 @@ const PROBE: &str = "probe.c";
 const THROWS: &str = "throws.cc";
 const BARE: &str = "bare.c";
 
+const USES: &str = "uses.c";
+
 /// The sources, to be written beside the results.
 const SOURCES: &[(&str, &str)] = &[
     (PROBE, include_str!("probe.c")),
@@ -51,6 +55,18 @@ const SOURCES: &[(&str, &str)] = &[
          static void deep(int n) { Noisy it; if (n == 0) throw std::runtime_error(\"thrown\"); deep(n - 1); }\n\
          int main() { try { deep(3); } catch (const std::exception &e) { std::cout << e.what() << std::endl; }\n\
          std::thread([] { try { deep(1); } catch (...) { std::cout << \"in a thread\\n\"; } }).join(); return 3; }\n",
+    ),
+    (
+        USES,
+        "extern int outer(void);\n#include <stdio.h>\nint main(void) { printf(\"%d\\n\", outer()); return 3; }\n",
+    ),
+    (
+        "outer.c",
+        "extern int inner(void);\nint outer(void) { return inner() + 1; }\n",
+    ),
+    (
+        "inner.c",
+        "extern unsigned long crc32(unsigned long, const char *, unsigned);\nint inner(void) { return crc32(0, \"a\", 1) & 0xff; }\n",
     ),
     (
         BARE,
@@ -115,8 +131,8 @@ pub fn all(short: bool) -> Vec<Input> {
             let flags = std::iter::once(with.as_str()).chain(flags.iter().copied());
             input(&format!("{linker}: {what}"), expect, flags)
         };
-        inputs.push(linked("PIE", Expect::Works, &["-pie"]));
-        inputs.push(linked("fixed address", Expect::Works, &["-no-pie"]));
+        inputs.push(linked("PIE", Expect::Works, &["-pie"]).debugged());
+        inputs.push(linked("fixed address", Expect::Works, &["-no-pie"]).debugged());
         inputs.push(linked("PIE, stripped", Expect::Works, &["-pie", "-s"]));
         inputs.push(linked(
             "PIE, all relocations first",
@@ -178,7 +194,7 @@ pub fn all(short: bool) -> Vec<Input> {
         );
         inputs.push(
             linked("no section headers", Expect::Works, &["-pie"])
-                .then(Edit::Bytes(without_sections)),
+                .then(Edit::Bytes(cut_to_segments)),
         );
         inputs.push(
             linked(
@@ -186,15 +202,19 @@ pub fn all(short: bool) -> Vec<Input> {
                 Expect::Works,
                 &["-no-pie"],
             )
-            .then(Edit::Bytes(without_sections)),
+            .then(Edit::Bytes(cut_to_segments)),
+        );
+        inputs.push(
+            linked(
+                "section headers zeroed, sections still there",
+                Expect::Either,
+                &["-pie"],
+            )
+            .then(Edit::Bytes(|bytes| without_sections(bytes))),
         );
         inputs.push(
             linked("section headers beyond the end", Expect::Either, &["-pie"])
-                .then(Edit::Bytes(sections_beyond_the_end)),
-        );
-        inputs.push(
-            linked("section table cut off", Expect::Works, &["-pie"])
-                .then(Edit::Bytes(section_table_cut_off)),
+                .then(Edit::Bytes(|bytes| sections_beyond_the_end(bytes))),
         );
         inputs.push(
             linked("edited by patchelf before", Expect::Works, &["-pie"])
@@ -279,35 +299,26 @@ pub fn all(short: bool) -> Vec<Input> {
             Expect::Works,
             &["-fuse-ld=bfd", "-Wl,-Ttext-segment=0x10000"],
         ),
-        fixed(
-            "bfd: at 64 GB",
+        pie(
+            "bfd: a library's library is found by its own run path alone",
             Expect::Works,
-            &[
-                "-fuse-ld=bfd",
-                "-mcmodel=large",
-                "-Wl,-Ttext-segment=0x1000000000",
-            ],
+            &["-fuse-ld=bfd"],
         )
-        .of("gcc", BARE),
-        fixed(
-            "bfd: below the end of the address space",
-            Expect::Either,
-            &[
-                "-fuse-ld=bfd",
-                "-mcmodel=large",
-                "-Wl,-Ttext-segment=0x7ffff0000000",
-            ],
-        )
-        .of("gcc", BARE),
-        fixed(
-            "bfd: writable code, headers in no segment (-N)",
-            Expect::Either,
-            &["-fuse-ld=bfd", "-Wl,-N"],
+        .then(Edit::Run(LIBRARIES)),
+        pie(
+            "bfd: the run path ends as a symbol's name does",
+            Expect::Works,
+            &["-fuse-ld=bfd", "-Wl,-rpath,/nonexistent/exported"],
         ),
-        fixed(
-            "bfd: text read-only, unaligned (-n)",
+        pie(
+            "bfd: at 64 GB, and anywhere",
+            Expect::Works,
+            &["-fuse-ld=bfd", "-Wl,-Ttext-segment=0x1000000000"],
+        ),
+        pie(
+            "bfd: near the end of the address space, and anywhere",
             Expect::Either,
-            &["-fuse-ld=bfd", "-Wl,-n"],
+            &["-fuse-ld=bfd", "-Wl,-Ttext-segment=0x7ffff0000000"],
         ),
         pie(
             "bfd: executable stack",
@@ -427,13 +438,45 @@ const PATCHELF_TWICE: &[&[&str]] = &[
         "/lib/x86_64-linux-gnu/../x86_64-linux-gnu/ld-linux-x86-64.so.2",
         "{}",
     ],
+    &["patchelf", "--set-rpath", "/nonexistent", "{}"],
+    &["patchelf", "--add-needed", "libz.so.1", "{}"],
+];
+
+/// `libouter.so` has a DT_RUNPATH, for which the program's run path does not count when its own libraries are looked for;
+/// `libinner.so` needs one of the system's, and has no run path.
+const LIBRARIES: &[&[&str]] = &[
+    &["mkdir", "parts", "inner"],
     &[
-        "patchelf",
-        "--add-needed",
-        "libz.so.1",
-        "--set-rpath",
-        "/nonexistent",
+        "gcc",
+        "-shared",
+        "-fPIC",
+        "inner.c",
+        "-o",
+        "inner/libinner.so",
+        "-l:libz.so.1",
+    ],
+    &[
+        "gcc",
+        "-shared",
+        "-fPIC",
+        "outer.c",
+        "-o",
+        "parts/libouter.so",
+        "-Linner",
+        "-linner",
+        "-Wl,--enable-new-dtags,-rpath,$ORIGIN/../inner",
+        "-l:libz.so.1",
+    ],
+    &[
+        "gcc",
+        "-pie",
+        "uses.c",
+        "-o",
         "{}",
+        "-Lparts",
+        "-louter",
+        "-Wl,--enable-new-dtags,-rpath,$ORIGIN/parts",
+        "-Wl,-rpath-link,inner",
     ],
 ];
 
@@ -445,6 +488,7 @@ fn input<'a>(name: &str, expect: Expect, flags: impl Iterator<Item = &'a str>) -
         source: PROBE,
         flags: flags.map(str::to_owned).collect(),
         edit: Edit::None,
+        debug: false,
     }
 }
 
@@ -454,28 +498,44 @@ impl Input {
         self
     }
 
+    fn debugged(mut self) -> Self {
+        self.debug = true;
+        self.flags.push("-g".to_owned());
+        self
+    }
+
     fn then(mut self, edit: Edit) -> Self {
         self.edit = edit;
         self
     }
 }
 
-/// `e_shoff`, `e_shnum` and `e_shstrndx` zeroed.
-fn without_sections(bytes: &mut Vec<u8>) {
+/// As sstrip leaves it: no section headers, and nothing that no segment needs.
+fn cut_to_segments(bytes: &mut Vec<u8>) {
+    let number = |at: usize, size: usize| {
+        bytes[at..at + size]
+            .iter()
+            .rev()
+            .fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    let table = number(0x20, 8);
+    let headers = (0..number(0x38, 2)).map(|index| table + index * 56);
+    let end = headers
+        .map(|at| number(at + 8, 8) + number(at + 32, 8))
+        .max();
+    without_sections(bytes);
+    bytes.truncate(end.unwrap_or(0));
+}
+
+/// `e_shoff`, `e_shnum` and `e_shstrndx` zeroed; what they described is still there.
+fn without_sections(bytes: &mut [u8]) {
     bytes[0x28..0x30].fill(0);
     bytes[0x3c..0x40].fill(0);
 }
 
-fn sections_beyond_the_end(bytes: &mut Vec<u8>) {
+fn sections_beyond_the_end(bytes: &mut [u8]) {
     let beyond = (bytes.len() as u64 + 4096).to_le_bytes();
     bytes[0x28..0x30].copy_from_slice(&beyond);
-}
-
-/// What no segment needs is not in the file.
-fn section_table_cut_off(bytes: &mut Vec<u8>) {
-    let at = u64::from_le_bytes(std::array::from_fn(|i| bytes[0x28 + i]));
-    without_sections(bytes);
-    bytes.truncate(at as usize);
 }
 
 fn payload(bytes: &mut Vec<u8>) {

@@ -27,7 +27,7 @@ use observe::Bench;
 use report::Entry;
 pub use report::Report;
 
-#[derive(clap::Args, Debug, Clone)]
+#[derive(clap::Args, Debug, Clone, Default)]
 pub struct Options {
     /// The glibc to run on; the one that `cargo xtask glibc` built is taken if this is left out
     #[arg(long, value_name = "FOLDER")]
@@ -35,9 +35,9 @@ pub struct Options {
     /// The use-this-glibc to try; the one in target/dist is built if this is left out
     #[arg(long, value_name = "FILE")]
     pub tool: Option<PathBuf>,
-    /// The patchelf to compare with
-    #[arg(long, value_name = "FILE", default_value = "/usr/bin/patchelf")]
-    pub patchelf: PathBuf,
+    /// The patchelf to compare with; the system's if this is left out
+    #[arg(long, value_name = "FILE")]
+    pub patchelf: Option<PathBuf>,
     /// A few dozen programs only, as CI does
     #[arg(long)]
     pub short: bool,
@@ -77,7 +77,10 @@ pub fn run(project: &Project, prefix: &Path, options: &Options) -> Result<Report
                 .map_err(|_| Usage(format!("no file at {}", tool.display())))?,
             None => project.program("use-this-glibc"),
         },
-        patchelf: options.patchelf.clone(),
+        patchelf: options
+            .patchelf
+            .clone()
+            .unwrap_or_else(|| "/usr/bin/patchelf".into()),
         extra: judge::extra_library(scratch.path())?,
         libraries: libraries(&prefix.join("lib"))?,
         prefix,
@@ -197,6 +200,7 @@ fn one(
                 .collect(),
             expect: Expect::Either,
             ends: None,
+            debug: false,
         },
         Source::Made(input) => Subject {
             name: input.name.clone(),
@@ -204,6 +208,7 @@ fn one(
             commands: vec![Vec::new()],
             expect: input.expect,
             ends: Some(made::ENDS),
+            debug: input.debug,
         },
     };
     let bench = Bench::new(&scratch.join(format!("bench-{worker}")))?;

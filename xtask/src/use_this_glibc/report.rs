@@ -136,8 +136,8 @@ impl Report {
             );
             line(
                 &format!("{what}, with a needed library added"),
-                "patchelf",
-                Counts::of(rows().filter_map(|row| row.patchelf_added.as_ref())),
+                "patchelf, where the original runs",
+                Counts::of(dynamic().filter_map(|row| row.patchelf_added.as_ref())),
             );
         }
         let _ = writeln!(
@@ -148,17 +148,23 @@ impl Report {
                 .count(),
             self.works(),
             self.rows()
-                .filter(|(_, row)| !row.complaints.1.is_empty())
+                .filter(|(_, row)| !row.complaints.1.is_empty() && row.commands > 0)
                 .count(),
             self.rows()
                 .filter(|(_, row)| row.patchelf == Outcome::Works && row.commands > 0)
                 .count(),
         );
-        let unfit = self
+        let unfit: Vec<_> = self
             .rows()
             .filter(|(_, row)| row.ours == Outcome::Works && !row.old_kernels)
-            .count();
-        let _ = writeln!(text, "Changed files that need Linux 5.18: {unfit}.");
+            .map(|(entry, _)| entry.name.as_str())
+            .collect();
+        let _ = writeln!(
+            text,
+            "\nChanged files whose program headers only Linux 5.18 and newer find: {}. {}",
+            unfit.len(),
+            unfit.join("; ")
+        );
         self.reasons(&mut text, "Refused by use-this-glibc", |row| {
             match &row.ours {
                 Outcome::Refused(status, line) => Some(format!("exit {status}: {}", short(line))),

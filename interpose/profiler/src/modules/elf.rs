@@ -1,16 +1,18 @@
 //! The parts of a loaded ELF file that its program headers say are there: where it may be read, and its build id.
 //!
-//! The headers are looked for where they are when the file's first page is the mapping's, and must lie in it; of a file that hides them
-//! nothing is known.
+//! The executable's headers are where the kernel says. A library's are looked for where they are when the file's first page is the mapping's, and must lie in
+//! it; of one that hides them nothing is known.
 
-use super::Found;
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{EXTENT, Found};
 
 /// Bytes of the mapping's start that are certainly there.
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 const READABLE: u32 = 4;
-const PROGRAM_HEADER: usize = 56;
+pub(super) const PROGRAM_HEADER: usize = 56;
 const NT_GNU_BUILD_ID: u32 = 3;
 /// Longest build id that is kept.
 const BUILD_ID: usize = 32;
@@ -23,11 +25,11 @@ pub struct Image<'a> {
 }
 
 /// What is needed of an `Elf64_Phdr`.
-struct Segment {
+pub(super) struct Segment {
     kind: u32,
     flags: u32,
-    start: usize,
-    end: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
     align: usize,
 }
 
@@ -61,12 +63,29 @@ impl<'a> Image<'a> {
     /// The file that a module was loaded from, if its headers are where they usually are.
     #[must_use]
     pub fn of(found: &'a Found) -> Option<Self> {
+        if super::is_executable(found) {
+            return Self::of_executable(found);
+        }
         if found.start == 0 || found.end.checked_sub(found.start)? < PAGE {
             return None;
         }
         // SAFETY: the first page of a loaded module.
         let page = unsafe { bytes::<'a>(found.start, found.start + PAGE) };
         Self::parse(found, page)
+    }
+
+    /// The executable's file, of which `found` is at least a part.
+    pub(super) fn of_executable(found: &'a Found) -> Option<Self> {
+        let start = EXTENT.headers.load(Relaxed);
+        let end = start.checked_add(EXTENT.headers_length.load(Relaxed))?;
+        // SAFETY: the kernel, or the loader in its place, says that they are there, and the executable is never unmapped.
+        let headers = unsafe { bytes::<'a>(start, end) };
+        Some(Self { found, headers })
+    }
+
+    /// What is mapped of it.
+    pub(super) fn loaded(&self) -> impl Iterator<Item = Segment> + '_ {
+        self.segments().filter(|segment| segment.kind == PT_LOAD)
     }
 
     fn parse(found: &'a Found, page: &'a [u8]) -> Option<Self> {

@@ -27,14 +27,14 @@ use crate::{
     tls,
 };
 
-/// The addresses of libc: from where its waits call us.
-static LIBC_START: AtomicUsize = AtomicUsize::new(0);
-static LIBC_END: AtomicUsize = AtomicUsize::new(0);
+/// The module from which calls of libc's waits arrive.
+static FROM_START: AtomicUsize = AtomicUsize::new(0);
+static FROM_END: AtomicUsize = AtomicUsize::new(0);
 
-/// Where libc is mapped. Called once, from the preload's constructor.
-pub fn start(libc: core::ops::Range<usize>) {
-    LIBC_START.store(libc.start, Relaxed);
-    LIBC_END.store(libc.end, Relaxed);
+/// From where calls of libc's waits arrive. Called once, from the preload's constructor.
+pub fn start(from: core::ops::Range<usize>) {
+    FROM_START.store(from.start, Relaxed);
+    FROM_END.store(from.end, Relaxed);
 }
 
 /// A wait of the calling thread's is about to begin; returns when. Unless libc `comes_back` to us for it, the hold of the mutex ends here.
@@ -72,8 +72,8 @@ pub unsafe fn begin<P: Primitive>(object: usize, caller: Caller, comes_back: boo
 /// A wait that was cancelled is still noted, so the thread's later calls must be told from libc's.
 pub(super) fn reacquisition(thread: &Thread, entry: &Entry, caller: Caller) -> Option<Caller> {
     let lock = thread.in_cond.load(Relaxed);
-    let libc = LIBC_START.load(Relaxed)..LIBC_END.load(Relaxed);
-    (lock != 0 && lock == entry.lock.load(Relaxed) && libc.contains(&caller.address)).then(|| {
+    let from = FROM_START.load(Relaxed)..FROM_END.load(Relaxed);
+    (lock != 0 && lock == entry.lock.load(Relaxed) && from.contains(&caller.address)).then(|| {
         Caller {
             address: thread.cond_caller.load(Relaxed) as usize,
             stack_pointer: thread.cond_stack_pointer.load(Relaxed) as usize,

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use object::LittleEndian as Le;
 use object::elf;
+use object::pod::slice_from_bytes;
 use object::read::ReadRef;
 use object::read::elf::FileHeader as _;
 
@@ -32,8 +33,8 @@ pub struct Image<'a> {
     interpreter: Option<&'a [u8]>,
     /// `PT_DYNAMIC` as a whole, what comes after the first `DT_NULL` too; empty if there is none.
     dynamic: &'a [Entry],
-    /// How many of `dynamic` come before the first `DT_NULL`.
-    entries: usize,
+    /// To the first `DT_NULL`, wherever that is: linkers can be told to leave it to the zeros that follow.
+    entries: &'a [Entry],
     strings: &'a [u8],
     soname: Option<&'a [u8]>,
     needed: Vec<&'a [u8]>,
@@ -72,7 +73,7 @@ impl<'a> Image<'a> {
             segments,
             interpreter: None,
             dynamic: &[],
-            entries: 0,
+            entries: &[],
             strings: &[],
             soname: None,
             needed: Vec::new(),
@@ -116,15 +117,17 @@ impl<'a> Image<'a> {
         if self.offset_of(segment.p_vaddr.get(Le), size) != Some(offset) {
             return Err(damaged("its dynamic section is not mapped"));
         }
-        let count = usize::try_from(size).unwrap_or(usize::MAX) / size_of::<Entry>();
-        self.dynamic = self
-            .bytes
-            .read_slice_at(offset, count)
-            .map_err(|()| damaged("its dynamic section reaches past its end"))?;
-        self.entries = self
-            .dynamic
+        let (size, entry) = (size as usize, size_of::<Entry>());
+        let mapped = self
+            .mapped_from(segment.p_vaddr.get(Le))
+            .unwrap_or_default();
+        let (mapped, _) = slice_from_bytes::<Entry>(mapped, mapped.len() / entry)
+            .map_err(|()| damaged("its dynamic section is not mapped"))?;
+        self.dynamic = mapped.get(..size / entry).unwrap_or_default();
+        self.entries = mapped
             .iter()
             .position(|entry| entry.d_tag.get(Le) == elf::DT_NULL)
+            .map(|end| &mapped[..end])
             .ok_or_else(|| damaged("its dynamic section has no end"))?;
         if let Some(address) = self.value(elf::DT_STRTAB) {
             self.strings = self
@@ -287,7 +290,7 @@ impl<'a> Image<'a> {
 
     /// The dynamic section to its first `DT_NULL`.
     pub(super) fn entries(&self) -> &'a [Entry] {
-        &self.dynamic[..self.entries]
+        self.entries
     }
 
     /// Of several entries with one tag, the loader takes the last.

@@ -6,10 +6,12 @@
 //! - [`image`]: reading: headers and dynamic section.
 //! - [`symbols`]: reading: symbols and their versions.
 //! - [`edit`]: interpreter, run path and needed libraries changed, by one more `PT_LOAD` at the end of the file.
+//! - `segment`: that `PT_LOAD`: what is in it, where it goes, what points there.
 //! - [`undo`]: the record at the end of a changed file, by which the original comes back to the byte.
 
 pub mod edit;
 pub mod image;
+mod segment;
 pub mod symbols;
 pub mod undo;
 

@@ -38,6 +38,9 @@ struct Numbered<'a> {
     version: NeededVersion<'a>,
 }
 
+/// A version's name and, where it is needed rather than defined, its library.
+type VersionName<'a> = (&'a [u8], Option<&'a [u8]>);
+
 impl<'a> Image<'a> {
     /// `DT_VERNEED`.
     pub fn needed_versions(&self) -> Result<Vec<NeededVersion<'a>>> {
@@ -147,9 +150,8 @@ impl<'a> Image<'a> {
         Ok(highest + 1)
     }
 
-    /// Name and, where needed rather than defined, library of each number in `DT_VERSYM`.
-    #[allow(clippy::type_complexity)]
-    fn version_names(&self) -> Result<Vec<Option<(&'a [u8], Option<&'a [u8]>)>>> {
+    /// For each number in `DT_VERSYM`.
+    fn version_names(&self) -> Result<Vec<Option<VersionName<'a>>>> {
         let mut names = Vec::new();
         let mut set = |number: u16, name| {
             // 0 and 1 mean local and global; the top bit hides.

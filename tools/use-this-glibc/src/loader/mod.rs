@@ -1,7 +1,7 @@
 //! How the dynamic loader finds libraries (ld.so(8)), and which symbol versions are asked of them. Reads files, writes none.
 //!
 //! - [`system`]: one loader: where it searches by itself. Asks it.
-//! - [`cache`]: `ld.so.cache`.
+//! - [`cache`]: reads `ld.so.cache`.
 //! - [`object`]: one file as the loader sees it.
 //! - [`search`]: one name to one file: run paths with `$ORIGIN`, `$LIB`, `$PLATFORM`; `ld.so.cache`; default directories; hwcaps folders.
 //! - [`closure`]: a program and everything that it needs, breadth first as the loader goes.

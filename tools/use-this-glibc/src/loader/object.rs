@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 
@@ -34,7 +35,7 @@ pub struct Object {
 #[derive(Debug)]
 enum Bytes {
     Mapped(Mmap),
-    Owned(Vec<u8>),
+    Given(Arc<[u8]>),
 }
 
 impl Deref for Bytes {
@@ -43,7 +44,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
+            Self::Given(bytes) => bytes,
         }
     }
 }
@@ -62,8 +63,8 @@ pub enum Opened {
 
 impl Object {
     /// A program from bytes that stand, or will stand, at `path`.
-    pub fn program(bytes: &[u8], path: &Path) -> Result<Self> {
-        Self::new(Bytes::Owned(bytes.to_vec()), path, None)
+    pub fn program(bytes: &Arc<[u8]>, path: &Path) -> Result<Self> {
+        Self::new(Bytes::Given(Arc::clone(bytes)), path, None)
     }
 
     /// The file at `path`, or why it cannot be loaded.

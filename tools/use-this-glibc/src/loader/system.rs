@@ -54,18 +54,12 @@ impl Loader {
         if said.status.code().is_none() {
             return Err(does_not_run(&said.status));
         }
-        let mut loader = match Self::from_help(path, &String::from_utf8_lossy(&said.out)) {
-            Some(loader) => loader,
-            None => Self::from_bytes(
-                path,
-                &std::fs::read(path)
-                    .map_err(|error| Error::Io(format!("{}: {error}", path.display())))?,
-            ),
-        };
-        if let Some(configuration) = &loader.configuration {
-            loader.cache = Cache::open(&configuration.join("ld.so.cache"));
+        if let Some(loader) = Self::from_help(path, &String::from_utf8_lossy(&said.out)) {
+            return Ok(loader);
         }
-        Ok(loader)
+        let bytes = std::fs::read(path)
+            .map_err(|error| Error::Io(format!("{}: {error}", path.display())))?;
+        Ok(Self::from_bytes(path, &bytes))
     }
 
     /// None: this is not the text of a loader that knows `--help`.
@@ -81,8 +75,7 @@ impl Loader {
             };
             if section.starts_with("Shared library search path") {
                 if let Some(rest) = entry.strip_prefix("(libraries located via ") {
-                    let cache = Path::new(rest.strip_suffix(')')?);
-                    loader.configuration = cache.parent().map(Path::to_path_buf);
+                    loader.cached_at(Path::new(rest.strip_suffix(')')?));
                 } else if let Some(folder) = entry.strip_suffix(" (system search path)") {
                     loader.default_folders.push(folder.into());
                 } else if let Some(folder) = entry.strip_suffix(" (LD_LIBRARY_PATH)") {
@@ -114,7 +107,8 @@ impl Loader {
         Some(loader)
     }
 
-    fn from_bytes(path: &Path, bytes: &[u8]) -> Self {
+    /// What can be read of a loader that cannot be asked.
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Self {
         let mut loader = Self::empty(path);
         for text in bytes.split(|&byte| byte == 0) {
             let plain = text
@@ -125,7 +119,7 @@ impl Loader {
             }
             let here = Path::new(OsStr::from_bytes(text));
             if text.ends_with(b"/ld.so.cache") {
-                loader.configuration = here.parent().map(Path::to_path_buf);
+                loader.cached_at(here);
             } else if text.ends_with(b"/") && text.windows(3).any(|part| part == b"lib") {
                 // Without the slash: the components are the path.
                 let folder: PathBuf = here.components().collect();
@@ -135,6 +129,11 @@ impl Loader {
             }
         }
         loader
+    }
+
+    fn cached_at(&mut self, cache: &Path) {
+        self.cache = Cache::open(cache);
+        self.configuration = cache.parent().map(Path::to_path_buf);
     }
 
     fn empty(path: &Path) -> Self {

@@ -15,9 +15,9 @@ use crate::error::Result;
 pub enum Kind {
     /// The library does not have the version: the loader refuses to start the program.
     Version,
-    /// The same, of a version that is needed weakly: the loader says nothing.
+    /// The same, of a version that is needed weakly: the loader says so, at every start, and goes on.
     WeakVersion,
-    /// The library has no versions at all: the loader says so and goes on.
+    /// The library has no versions at all: likewise.
     Unversioned,
     /// The library has the version, and no library has the symbol in it.
     Symbol,

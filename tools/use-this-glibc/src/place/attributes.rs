@@ -27,10 +27,10 @@ pub fn keep(source: &Source, to: &File, strict: Strict) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let shown = source.given.display();
     let mut lost = |what: &str, error: io::Error| {
-        let line = format!("{shown}: cannot keep {what}: {error}");
+        let line = format!("cannot keep {what}: {error}");
         if strict.0 {
             return Err(Error::Io(format!(
-                "{line}; run as root, or give --output FILE"
+                "{shown}: {line}; run as root, or give --output FILE"
             )));
         }
         warnings.push(line);

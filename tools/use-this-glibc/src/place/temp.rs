@@ -238,3 +238,35 @@ fn busy(of: &Path) -> Error {
         "another run is at work on {shown}: run again when it is done"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_bytes_are_written_with_holes_or_without() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = |byte: u8, size: usize| vec![byte; size];
+        let contents = [
+            vec![],
+            page(0, 1),
+            page(0, 3 * PAGE),
+            [page(7, PAGE), page(0, 2 * PAGE)].concat(),
+            [page(0, PAGE), page(7, 1)].concat(),
+            [
+                page(7, 3),
+                page(0, PAGE),
+                page(7, 3 * PAGE),
+                page(0, PAGE + 5),
+            ]
+            .concat(),
+        ];
+        for bytes in contents {
+            let temp = Temp::create(&folder.path().join("file")).expect("a file");
+            temp.fill(&bytes).expect("written");
+            assert!(fs::read(temp.path()).expect("read") == bytes);
+            drop(temp);
+            assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 0);
+        }
+    }
+}

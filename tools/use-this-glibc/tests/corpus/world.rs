@@ -147,9 +147,9 @@ impl World {
         let line = String::from_utf8_lossy(&said.complaints).trim().to_owned();
         match said.status {
             Some(0) => {}
-            Some(1 | 3) if line.lines().count() == 1 && !edited.exists() => {
-                return Outcome::Refused;
-            }
+            Some(3) if line.lines().count() == 1 && !edited.exists() => return Outcome::Refused,
+            // A line for each thing that is lacking.
+            Some(1) if !line.is_empty() && !edited.exists() => return Outcome::Refused,
             _ => {
                 return Outcome::Wrong(format!(
                     "the tool ends with {:?}, signal {:?}: {line}",

@@ -129,14 +129,110 @@ impl Scratch {
         output
     }
 
+    /// A library `libv.so` with a symbol `v1` in version V1 and one `v2` in V2, or with fewer of them.
+    pub fn versioned(&self, output: &str, symbols: &[&str], versions: &[&str]) -> PathBuf {
+        let script: String = versions
+            .iter()
+            .map(|version| format!("{version} {{ global: {}; }};\n", version.to_lowercase()))
+            .collect();
+        let script = self.write("script", &script);
+        let script = format!("-Wl,--version-script={}", script.display());
+        let source: String = symbols
+            .iter()
+            .map(|name| format!("int {name}(void) {{ return 1; }}\n"))
+            .collect();
+        let mut arguments = vec!["-shared", "-fPIC", "-Wl,-soname,libv.so"];
+        if !versions.is_empty() {
+            arguments.push(&script);
+        }
+        self.compile(output, &source, &arguments)
+    }
+
+    /// A prefix: the system's glibc copied. Its loader knows neither the system's directories nor its cache, as that of a
+    /// glibc that was built for its prefix.
+    pub fn prefix(&self, name: &str) -> PathBuf {
+        let system = system();
+        let from = system.default_folders.iter();
+        let from = from
+            .clone()
+            .find(|folder| folder.join("libc.so.6").is_file());
+        let from = from.expect("the system's libc");
+        for library in LIBRARIES {
+            let to = self.path(&format!("{name}/lib/{library}"));
+            std::fs::copy(from.join(library), to).expect("copy a library");
+        }
+        let loader = self.path(&format!("{name}/lib/ld-linux-x86-64.so.2"));
+        std::fs::copy(SYSTEM, &loader).expect("copy the loader");
+        let mut changes: Vec<(String, String)> = system
+            .default_folders
+            .iter()
+            .map(|folder| format!("{}/\0", folder.display()))
+            .map(|folder| (folder.clone(), folder.replace("lib", "nil")))
+            .collect();
+        // Some are the ends of others.
+        changes.sort_by_key(|(folder, _)| std::cmp::Reverse(folder.len()));
+        changes.push(("ld.so.cache\0".into(), "ld.no.cache\0".into()));
+        overwrite(&loader, &changes);
+        self.folder().join(name)
+    }
+
     /// Both say the same about the program; what they say.
     pub fn same(&self, program: &Path, loader: &Loader) -> Outcome {
-        let closure = Closure::of(Object::read(program).expect("a program"), loader);
-        let model = model(&closure.expect("a closure"));
-        let trace = trace::list(&loader.path, program).expect("a trace");
-        assert_eq!(model, real(&trace), "the model and the loader differ");
-        model
+        let object = Object::read(program).expect("a program");
+        let outcome = model(&Closure::of(object, loader).expect("a closure"));
+        agrees(&outcome, program, loader).expect("the model and the loader agree");
+        outcome
     }
+
+    /// The model says something else than the loader, if it is changed like this: the comparison can fail.
+    pub fn differs(
+        &self,
+        program: &Path,
+        loader: &Loader,
+        change: impl FnOnce(&mut Object, &mut Loader),
+    ) {
+        let mut object = Object::read(program).expect("a program");
+        let mut changed = loader.clone();
+        change(&mut object, &mut changed);
+        let outcome = model(&Closure::of(object, &changed).expect("a closure"));
+        assert!(agrees(&outcome, program, loader).is_err(), "{outcome:#?}");
+    }
+}
+
+/// What programs of the tests need of a glibc.
+const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libresolv.so.2"];
+
+/// Strings of a file replaced by others of the same length.
+pub fn overwrite(file: &Path, changes: &[(String, String)]) {
+    let mut bytes = std::fs::read(file).expect("read");
+    for (old, new) in changes {
+        assert_eq!(old.len(), new.len());
+        let old = old.as_bytes();
+        let places: Vec<usize> = (0..bytes.len())
+            .filter(|&at| bytes[at..].starts_with(old))
+            .collect();
+        assert!(!places.is_empty(), "{} lacks {old:?}", file.display());
+        for at in places {
+            bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+        }
+    }
+    std::fs::write(file, bytes).expect("write");
+}
+
+/// The loader's list, or its complaint about the first library that it misses.
+fn agrees(outcome: &Outcome, program: &Path, loader: &Loader) -> Result<(), String> {
+    let trace = trace::list(&loader.path, program).expect("a trace");
+    let agree = if outcome.missing.is_empty() {
+        *outcome == real(&trace) && trace.complaints.is_empty()
+    } else {
+        let of = |name: &String| format!("{name}: cannot open shared object file");
+        let complaint = trace.complaints.first();
+        complaint.is_some_and(|line| outcome.missing.iter().any(|name| line.contains(&of(name))))
+    };
+    if agree {
+        return Ok(());
+    }
+    Err(format!("{outcome:#?}\n{trace:#?}"))
 }
 
 /// The system's loader, as a model.

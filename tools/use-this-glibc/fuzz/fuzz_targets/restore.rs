@@ -1,0 +1,8 @@
+//! Any bytes are taken back or refused.
+#![no_main]
+
+#[path = "../checks.rs"]
+#[allow(dead_code)]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::restore(data));
