@@ -2,6 +2,7 @@
 //!
 //! - [`mutex`]: locking and unlocking; [`life`]: making and destroying; [`c11`]: the C11 names. `engine`: what they run on.
 //! - [`linux`]: the operating system for `autolock_lock`.
+//! - [`ebpf`]: what `autolockd` says of the threads on a CPU, where it is there.
 //! - [`tcb`]: thread id and CPU from the thread control block, one load each.
 //! - [`slots`]: `AUTOLOCK_ALGORITHM`: another lock under each mutex; [`nodes`]: their queue nodes; [`stack`]: free ones of both.
 //! - [`cond`]: condition variables, which must give up that other lock before they wait.
@@ -9,7 +10,7 @@
 //! - [`real`]: the next symbol in the chain, for what we delegate.
 //! - [`options`]: `AUTOLOCK_*`, parsed once; [`stats`]: what the library did.
 //!
-//! May touch: libc, the environment and stderr at start and at exit. May not: allocate, log or panic between.
+//! May touch: libc, the environment, autolockd's socket and stderr at start and at exit. May not: allocate, log or panic between.
 //! Nothing here is exported: `#[no_mangle]` stands in the leaf cdylibs alone.
 #![cfg_attr(not(test), no_std)]
 
@@ -18,6 +19,7 @@ compile_error!("the mutex layout and the thread control block are those of glibc
 
 pub mod c11;
 pub mod cond;
+pub mod ebpf;
 mod engine;
 pub mod life;
 pub mod linux;
@@ -40,5 +42,6 @@ pub fn start() {
         cond::start();
         slots::start(entry);
     }
+    ebpf::start(options.backend, options.socket);
     stats::start(options.stats);
 }

@@ -10,13 +10,12 @@ use autolock_abi::{
 };
 use autolock_lock::{
     node::Node,
-    oncpu::Blind,
     platform::{Deadline, Event, FOREVER, Platform, Wait},
 };
 
-use crate::{nodes, stats, tcb};
+use crate::{ebpf::Ebpf, nodes, stats, tcb};
 
-/// Linux on x86-64, knowing of the holder's CPU what user space can know.
+/// Linux on x86-64.
 #[derive(Debug)]
 pub struct Linux;
 
@@ -88,6 +87,15 @@ fn clock(id: libc::clockid_t) -> libc::timespec {
     now
 }
 
+/// Nanoseconds on a clock that counts from the machine's start.
+pub(crate) fn ns(id: libc::clockid_t) -> u64 {
+    let now = clock(id);
+    now.tv_sec
+        .cast_unsigned()
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec.cast_unsigned())
+}
+
 const fn clock_of(deadline: &Deadline) -> libc::clockid_t {
     if deadline.realtime {
         libc::CLOCK_REALTIME
@@ -106,7 +114,7 @@ fn remaining_ns(deadline: &Deadline) -> u64 {
 }
 
 impl Platform for Linux {
-    type OnCpu = Blind;
+    type OnCpu = Ebpf;
 
     #[inline]
     fn tid() -> i32 {
@@ -137,11 +145,7 @@ impl Platform for Linux {
     }
 
     fn now_ns() -> u64 {
-        let now = clock(libc::CLOCK_MONOTONIC);
-        now.tv_sec
-            .cast_unsigned()
-            .wrapping_mul(1_000_000_000)
-            .wrapping_add(now.tv_nsec.cast_unsigned())
+        ns(libc::CLOCK_MONOTONIC)
     }
 
     fn expired(deadline: &Deadline) -> bool {
