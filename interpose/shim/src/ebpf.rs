@@ -14,9 +14,10 @@
 //!   it free, and then it tries to acquire before it asks again.
 //! - *Unknown* is what user space alone begins with.
 //!
-//! May touch: at start the environment's socket, /proc/self/status, and a system call each way; afterwards the mapping, `%fs` and the vDSO. `errno` stays.
+//! May touch: at start the socket and /proc/self/status, by system calls past libc, which neither set `errno` nor can be a function of the program's; afterwards the
+//! mapping, `%fs` and the vDSO.
 
-use core::ffi::c_int;
+use core::ffi::{CStr, c_int};
 use core::fmt::Write as _;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{
@@ -132,8 +133,8 @@ impl Refusal {
         }
     }
 
-    fn of_errno() -> Self {
-        match errno() {
+    const fn of(error: c_int) -> Self {
+        match error {
             libc::EACCES | libc::EPERM => Self::NotAllowed,
             libc::EAGAIN => Self::Silent,
             libc::EPROTOTYPE => Self::Stranger,
@@ -146,7 +147,6 @@ impl Refusal {
 /// Asks the daemon for its table, unless it is not to be asked. Called once, from the preload's constructor; takes [`greeting::PATIENCE_MS`] at most. Says
 /// something only where the table was asked for and is not to be had.
 pub fn start(backend: Backend, socket: Option<&[u8]>) {
-    let kept = errno();
     let socket = socket.unwrap_or(greeting::SOCKET.as_bytes());
     match attach(backend, socket) {
         Ok(table) => {
@@ -167,7 +167,6 @@ pub fn start(backend: Backend, socket: Option<&[u8]>) {
             }
         }
     }
-    set_errno(kept);
 }
 
 /// Where knowledge comes from, for the statistics: whether there is a table, and a word about it.
@@ -186,7 +185,9 @@ fn attach(backend: Backend, socket: &[u8]) -> Result<&'static Table, Refusal> {
     let address = address_of(socket)?;
     if backend == Backend::Auto {
         // With what the dynamic loader has done, too, so no filter can mind it. Where nobody listens, this is all.
-        drop(open(address.sun_path.as_ptr(), libc::O_PATH)?);
+        // SAFETY: `address_of` leaves a NUL behind the path, in an array that outlives the call.
+        let path = unsafe { CStr::from_ptr(address.sun_path.as_ptr()) };
+        drop(open(path, libc::O_PATH)?);
         if !is_unfiltered() {
             return Err(Refusal::Filtered);
         }
@@ -200,38 +201,44 @@ struct Descriptor(c_int);
 impl Drop for Descriptor {
     fn drop(&mut self) {
         // SAFETY: ours, and nobody else's.
-        unsafe { libc::close(self.0) };
+        let _ = unsafe { call(libc::SYS_close, [self.number(), 0, 0, 0, 0, 0]) };
     }
 }
 
 impl Descriptor {
-    fn of(result: c_int) -> Result<Self, Refusal> {
-        if result < 0 {
-            Err(Refusal::of_errno())
-        } else {
-            Ok(Self(result))
+    fn of(result: Result<usize, c_int>) -> Result<Self, Refusal> {
+        match result {
+            Ok(number) => Ok(Self(number as c_int)),
+            Err(error) => Err(Refusal::of(error)),
         }
+    }
+
+    const fn number(&self) -> usize {
+        self.0 as usize
     }
 }
 
-fn errno_place() -> *mut c_int {
-    // SAFETY: takes nothing and cannot fail.
-    unsafe { libc::__errno_location() }
+/// A system call: its result, or an error number.
+///
+/// # Safety
+/// - As the call of this number says.
+unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> Result<usize, c_int> {
+    // SAFETY: the caller's contract.
+    let result = unsafe { linux::system_call(number, arguments) };
+    usize::try_from(result).map_err(|_| -result as c_int)
 }
 
-fn errno() -> c_int {
-    // SAFETY: the calling thread's own.
-    unsafe { errno_place().read() }
-}
-
-fn set_errno(value: c_int) {
-    // SAFETY: the calling thread's own.
-    unsafe { errno_place().write(value) };
-}
-
-fn open(path: *const core::ffi::c_char, flags: c_int) -> Result<Descriptor, Refusal> {
-    // SAFETY: the callers' paths end with NUL.
-    Descriptor::of(unsafe { libc::open(path, flags | libc::O_CLOEXEC) })
+fn open(path: &CStr, flags: c_int) -> Result<Descriptor, Refusal> {
+    let arguments = [
+        libc::AT_FDCWD as usize,
+        path.as_ptr().expose_provenance(),
+        (flags | libc::O_CLOEXEC) as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: a path that ends with NUL.
+    Descriptor::of(unsafe { call(libc::SYS_openat, arguments) })
 }
 
 fn address_of(socket: &[u8]) -> Result<libc::sockaddr_un, Refusal> {
@@ -252,15 +259,21 @@ fn address_of(socket: &[u8]) -> Result<libc::sockaddr_un, Refusal> {
 /// Whether no seccomp filter is in place. By /proc: prctl(2) is a call that a filter may end the program for. Where there is no /proc there may be one.
 fn is_unfiltered() -> bool {
     const FIELD: &[u8] = b"\nSeccomp:\t";
-    let Ok(status) = open(c"/proc/self/status".as_ptr(), libc::O_RDONLY) else {
+    let Ok(status) = open(c"/proc/self/status", libc::O_RDONLY) else {
         return false;
     };
     let mut bytes = [0_u8; 1024];
     let mut matched = 0;
     loop {
+        let buffer = bytes.as_mut_ptr().expose_provenance();
         // SAFETY: a valid buffer of this length.
-        let read = unsafe { libc::read(status.0, bytes.as_mut_ptr().cast(), bytes.len()) };
-        let Ok(read @ 1..) = usize::try_from(read) else {
+        let read = unsafe {
+            call(
+                libc::SYS_read,
+                [status.number(), buffer, bytes.len(), 0, 0, 0],
+            )
+        };
+        let Ok(read @ 1..) = read else {
             return false;
         };
         for &byte in bytes.iter().take(read) {
@@ -276,15 +289,17 @@ fn is_unfiltered() -> bool {
 /// Connects, and returns the descriptor that comes with the daemon's message.
 fn ask(address: &libc::sockaddr_un) -> Result<Descriptor, Refusal> {
     let until = Linux::now_ns() + greeting::PATIENCE_MS.unsigned_abs() as u64 * 1_000_000;
+    let kind = (libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC) as usize;
     // SAFETY: takes numbers.
     let socket = Descriptor::of(unsafe {
-        libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0)
+        call(libc::SYS_socket, [libc::AF_UNIX as usize, kind, 0, 0, 0, 0])
     })?;
     // Blocks while the daemon's queue is full.
     until_done(&socket, libc::SO_SNDTIMEO, until, || {
-        let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        let at = core::ptr::from_ref(address).expose_provenance();
+        let length = size_of::<libc::sockaddr_un>();
         // SAFETY: an address of this length.
-        unsafe { libc::connect(socket.0, core::ptr::from_ref(address).cast(), length) as isize }
+        unsafe { call(libc::SYS_connect, [socket.number(), at, length, 0, 0, 0]) }
     })?;
     receive(&socket, until)
 }
@@ -294,7 +309,7 @@ fn until_done(
     socket: &Descriptor,
     limit: c_int,
     until: u64,
-    mut call: impl FnMut() -> isize,
+    mut attempt: impl FnMut() -> Result<usize, c_int>,
 ) -> Result<usize, Refusal> {
     loop {
         let left = until.saturating_sub(Linux::now_ns()) / 1000;
@@ -305,24 +320,20 @@ fn until_done(
             tv_sec: 0,
             tv_usec: left.cast_signed(),
         };
+        let arguments = [
+            socket.number(),
+            libc::SOL_SOCKET as usize,
+            limit as usize,
+            (&raw const left).expose_provenance(),
+            size_of::<libc::timeval>(),
+            0,
+        ];
         // SAFETY: a valid option value of this length.
-        let set = unsafe {
-            libc::setsockopt(
-                socket.0,
-                libc::SOL_SOCKET,
-                limit,
-                (&raw const left).cast(),
-                size_of::<libc::timeval>() as libc::socklen_t,
-            )
-        };
-        if set != 0 {
-            return Err(Refusal::of_errno());
-        }
-        if let Ok(done) = usize::try_from(call()) {
-            return Ok(done);
-        }
-        if errno() != libc::EINTR {
-            return Err(Refusal::of_errno());
+        unsafe { call(libc::SYS_setsockopt, arguments) }.map_err(Refusal::of)?;
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(libc::EINTR) => {}
+            Err(error) => return Err(Refusal::of(error)),
         }
     }
 }
@@ -350,8 +361,16 @@ fn receive(socket: &Descriptor, until: u64) -> Result<Descriptor, Refusal> {
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = CONTROL_SIZE;
     let received = until_done(socket, libc::SO_RCVTIMEO, until, || {
+        let arguments = [
+            socket.number(),
+            (&raw mut message).expose_provenance(),
+            libc::MSG_CMSG_CLOEXEC as usize,
+            0,
+            0,
+            0,
+        ];
         // SAFETY: a message header whose buffers have the lengths that it says.
-        unsafe { libc::recvmsg(socket.0, &raw mut message, libc::MSG_CMSG_CLOEXEC) }
+        unsafe { call(libc::SYS_recvmsg, arguments) }
     })?;
     // SAFETY: integers: zeroes, and what the kernel wrote.
     let control = unsafe { control.assume_init() };
@@ -392,39 +411,41 @@ fn check(greeting: &Greeting) -> Result<(), Refusal> {
 /// Maps the table for the process's life.
 fn map(descriptor: &Descriptor) -> Result<&'static Table, Refusal> {
     let mut status = MaybeUninit::<libc::stat>::zeroed();
+    let room = status.as_mut_ptr().expose_provenance();
     // SAFETY: room for the answer.
-    if unsafe { libc::fstat(descriptor.0, status.as_mut_ptr()) } != 0 {
-        return Err(Refusal::NoTable);
-    }
+    unsafe { call(libc::SYS_fstat, [descriptor.number(), room, 0, 0, 0, 0]) }
+        .map_err(|_| Refusal::NoTable)?;
     // SAFETY: integers, filled in.
     let status = unsafe { status.assume_init() };
     // A map's descriptor is no regular file, and cannot be mapped beyond its end. A file could, and reading there is SIGBUS.
     if status.st_mode & libc::S_IFMT == libc::S_IFREG && status.st_size < table::SIZE as i64 {
         return Err(Refusal::NoTable);
     }
+    let arguments = [
+        0,
+        table::SIZE,
+        libc::PROT_READ as usize,
+        libc::MAP_SHARED as usize,
+        descriptor.number(),
+        0,
+    ];
     // SAFETY: a new mapping, at an address that the kernel chooses.
-    let address = unsafe {
-        libc::mmap(
-            core::ptr::null_mut(),
-            table::SIZE,
-            libc::PROT_READ,
-            libc::MAP_SHARED,
-            descriptor.0,
-            0,
-        )
-    };
-    if address == libc::MAP_FAILED {
-        return Err(Refusal::NoTable);
-    }
+    let address = unsafe { call(libc::SYS_mmap, arguments) }.map_err(|_| Refusal::NoTable)?;
+    let address = core::ptr::with_exposed_provenance::<Table>(address);
     // SAFETY: that many readable bytes, aligned to a page, until the process ends or the mapping is given up below; integers, read as atomics.
-    let mapped = unsafe { &*address.cast::<Table>() };
+    let mapped = unsafe { &*address };
     // Relaxed: constant.
     if mapped.magic.load(Relaxed) == table::MAGIC && mapped.version.load(Relaxed) == table::VERSION
     {
         return Ok(mapped);
     }
     // SAFETY: the mapping just made; the reference is not used any more.
-    unsafe { libc::munmap(address, table::SIZE) };
+    let _ = unsafe {
+        call(
+            libc::SYS_munmap,
+            [address.expose_provenance(), table::SIZE, 0, 0, 0, 0],
+        )
+    };
     Err(Refusal::Stranger)
 }
 
