@@ -311,6 +311,29 @@ fn lies_cost_time_and_never_progress() {
     }
 }
 
+/// The collection's locks that ask after holders and waiters.
+#[test]
+fn lies_cost_the_collections_locks_no_progress_either() {
+    for algorithm in [
+        "clh_autolock",
+        "flexguard",
+        "mcs_autolock",
+        "rseq_autolock",
+        "spin_autolock",
+        "ticket_autolock",
+    ] {
+        for threads in [Threads::All(RUNNING), Threads::EveryOther, Threads::Random] {
+            let daemon = FakeAutolockd::new(Manner::Grants, threads);
+            let args = ["6", "2", "3000", "pure"];
+            run(program("torture"), &daemon)
+                .args(&args)
+                .env("AUTOLOCK_ALGORITHM", algorithm)
+                .end()
+                .must_succeed();
+        }
+    }
+}
+
 /// The frozen table of a daemon that has gone is a lie, too, until it is noticed.
 #[test]
 fn under_lies_no_waiter_is_forgotten() {
