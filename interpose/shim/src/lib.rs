@@ -2,7 +2,7 @@
 //!
 //! - [`mutex`]: locking and unlocking; [`life`]: making and destroying; [`c11`]: the C11 names. `engine`: what they run on.
 //! - [`linux`]: the operating system for `autolock_lock`.
-//! - [`ebpf`]: what `autolockd` says of the threads on a CPU, where it is there.
+//! - [`ebpf`]: what `autolockd` says of the threads on a CPU; `autolockd`: how it is asked.
 //! - [`tcb`]: thread id and CPU from the thread control block, one load each.
 //! - [`slots`]: `AUTOLOCK_ALGORITHM`: another lock under each mutex; [`nodes`]: their queue nodes; [`stack`]: free ones of both.
 //! - [`cond`]: condition variables, which must give up that other lock before they wait.
@@ -17,6 +17,7 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
 compile_error!("the mutex layout and the thread control block are those of glibc on x86-64 Linux");
 
+mod autolockd;
 pub mod c11;
 pub mod cond;
 pub mod ebpf;

@@ -80,12 +80,14 @@ static void wait_for(char holders_state)
     }
 }
 
-// No socket, no table, nothing of /proc. (Pipes of whoever runs the tests may be inherited.)
+// The standard streams, no socket, no table, nothing of /proc. (Pipes of whoever runs the tests may be inherited.)
 static void check_descriptors(const char *table)
 {
     struct stat of_table = {0}, of_proc = {0}, found;
     stat(table, &of_table);
     stat("/proc/self/status", &of_proc);
+    for (int fd = 0; fd < 3; fd++)
+        CHECK(fcntl(fd, F_GETFD) >= 0);
     for (int fd = 0; fd < 256; fd++)
         if (fstat(fd, &found) == 0 &&
             (S_ISSOCK(found.st_mode) || found.st_dev == of_proc.st_dev ||
