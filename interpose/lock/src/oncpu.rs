@@ -46,26 +46,29 @@ impl Holder {
 
 /// A source of on-CPU knowledge.
 pub trait OnCpu {
-    /// The state of `holder`, for a waiter that runs on `my_cpu`.
-    fn holder(holder: Holder, my_cpu: u16) -> HolderState;
-}
+    /// What the source knows of this thread alone. For owners in a lock word's manner: written after the acquisition, 0 again before the release, so that a
+    /// thread that stands there holds the lock.
+    #[inline]
+    fn thread(_tid: i32) -> HolderState {
+        HolderState::Unknown
+    }
 
-/// User space alone: a holder that took the lock on the CPU that I am on now is not running.
-///
-/// Wrong when the holder has migrated since; then the waiter parks without need.
-#[derive(Debug)]
-pub struct Blind;
-
-impl OnCpu for Blind {
+    /// The state of `holder`, for a waiter that runs on `my_cpu`. Where the source knows nothing of the thread, user space does: a holder that took the
+    /// lock on the CPU that I am on now is not running. That is wrong when it has migrated since; then the waiter parks without need.
     #[inline]
     fn holder(holder: Holder, my_cpu: u16) -> HolderState {
-        if holder.cpu == my_cpu {
-            HolderState::NotRunning
-        } else {
-            HolderState::Unknown
+        match Self::thread(holder.tid) {
+            HolderState::Unknown if holder.cpu == my_cpu => HolderState::NotRunning,
+            state => state,
         }
     }
 }
+
+/// User space alone.
+#[derive(Debug)]
+pub struct Blind;
+
+impl OnCpu for Blind {}
 
 /// Where a lock that is not glibc's writes its holder down. Every value is a hint.
 #[derive(Debug)]

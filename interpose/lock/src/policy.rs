@@ -26,7 +26,7 @@ const RECORD_NS: u64 = 500;
 /// How long an unlocker steps back for a hungry attendant.
 const STEP_BACK_NS: u64 = 1_000;
 /// How long it steps back for a sleeper: a wake-up on an idle CPU takes so long.
-const STEP_BACK_FOR_A_SLEEPER_NS: u64 = 50_000;
+pub(crate) const STEP_BACK_FOR_A_SLEEPER_NS: u64 = 50_000;
 /// Looks between two looks at the clock while polling without a pause.
 pub(crate) const POLLS_PER_CLOCK: u32 = if cfg!(loom) { 1 } else { 8 };
 /// Looks before a waiter does anything else.
@@ -56,11 +56,15 @@ pub(crate) fn step_back_for_a_sleeper<P: Platform>() {
     P::sleep(STEP_BACK_FOR_A_SLEEPER_NS);
 }
 
-/// Spins a little on a process-shared mutex. Returns whether it was acquired.
+/// Spins a little on a process-shared mutex, unless its holder is known to be off its CPU. Returns whether it was acquired.
 pub(crate) fn spin_shared<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bool {
-    for _ in 0..SHARED_POLLS {
+    for look in 0..SHARED_POLLS {
+        // In this order: what is known may be wrong, and the mutex free.
         if try_acquire(mutex, waiter.duty) {
             return true;
+        }
+        if look == 0 && is_known_off::<P>(mutex) {
+            return false;
         }
         P::pause();
     }
@@ -90,11 +94,11 @@ pub(crate) fn spin_briefly<P: Platform>(mutex: &Mutex) -> bool {
     false
 }
 
-/// Spins a little while somebody else attends. Returns whether the mutex was acquired.
+/// Spins a little while somebody else attends, unless the holder is known to be off its CPU. Returns whether the mutex was acquired.
 pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bool {
     let memory = Memory::load(mutex);
     let seq = mutex.seq.load(Relaxed);
-    if memory.streak() || !memory.spinning_pays(seq) {
+    if memory.streak() || !memory.spinning_pays(seq) || is_known_off::<P>(mutex) {
         return false;
     }
     let my_cpu = P::cpu();
@@ -115,8 +119,22 @@ pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) 
     }
 }
 
-/// Whether a holder that has not moved for `unmoved` nanoseconds is off its CPU. Not at once: between an acquisition and its
-/// record the mutex still shows the holder before.
+/// Whether a holder that has not moved for `unmoved` nanoseconds is off its CPU. By the CPU on which it took the mutex not at once: between an acquisition
+/// and its record the mutex still shows the CPU of the holder before.
 pub(crate) fn is_hopeless<P: Platform>(mutex: &Mutex, my_cpu: u16, unmoved: u64) -> bool {
-    unmoved > RECORD_NS && P::OnCpu::holder(Holder::of(mutex), my_cpu) == HolderState::NotRunning
+    if unmoved > RECORD_NS {
+        P::OnCpu::holder(Holder::of(mutex), my_cpu) == HolderState::NotRunning
+    } else {
+        is_known_off::<P>(mutex)
+    }
+}
+
+/// Whether the holder is known, by its thread id, to be off its CPU. At once: an owner stands in the mutex only while it holds it.
+fn is_known_off<P: Platform>(mutex: &Mutex) -> bool {
+    P::OnCpu::thread(Holder::of(mutex).tid) == HolderState::NotRunning
+}
+
+/// Whether the holder is known to be on a CPU.
+pub(crate) fn is_known_on<P: Platform>(mutex: &Mutex) -> bool {
+    P::OnCpu::thread(Holder::of(mutex).tid) == HolderState::Running
 }

@@ -13,7 +13,7 @@ use crate::{
     contended::{Waiter, try_acquire},
     memory::Memory,
     platform::{Platform, Wait},
-    policy::{POLLS_PER_CLOCK, delay, is_hopeless},
+    policy::{POLLS_PER_CLOCK, STEP_BACK_FOR_A_SLEEPER_NS, delay, is_hopeless, is_known_on},
     seat::{self, Pass},
 };
 
@@ -51,6 +51,11 @@ const PROBE_POLLS: u32 = if cfg!(loom) { 2 } else { 8 };
 const HANDOVER_NS: u64 = 290;
 /// How long an attendant spins on a mutex that does not move, where spins have been worth it.
 const PATIENCE_NS: u64 = 12_000;
+/// The same while the holder is known to be on a CPU. Then only a long critical section is feared. To sleep through its end costs more than [`SLEEP_NS`] of
+/// CPU: the mutex stands idle until the sleeper has come. Who spins for as long as that takes, and sleeps then, pays at most twice what the best choice would have
+/// cost (Karlin et al., "Empirical studies of competitive spinning for a shared-memory multiprocessor", SOSP '91). A bound all the same: what is known may be wrong. Mutexes whose critical
+/// sections are mostly longer than [`SLEEP_NS`] do not come here: spins do not pay there, by the memory.
+const PATIENCE_WITH_RUNNING_NS: u64 = STEP_BACK_FOR_A_SLEEPER_NS;
 /// The price of going to sleep and being woken: a longer spin was in vain even if it ended with the mutex.
 const SLEEP_NS: u64 = 6_000;
 /// How long after its slice's end an attendant goes on trying before it asks holders to step back.
@@ -228,7 +233,9 @@ impl Watch {
             return Some(Advice::Sleep);
         }
         let unmoved = self.now.wrapping_sub(self.moved_at);
-        if unmoved > PATIENCE_NS {
+        let out_of_patience = unmoved > PATIENCE_NS
+            && (unmoved > PATIENCE_WITH_RUNNING_NS || !is_known_on::<P>(mutex));
+        if out_of_patience {
             self.spun(mutex, false);
             return Some(Advice::Sleep);
         }

@@ -2,6 +2,7 @@
 //!
 //! - [`mutex`]: locking and unlocking; [`life`]: making and destroying; [`c11`]: the C11 names. `engine`: what they run on.
 //! - [`linux`]: the operating system for `autolock_lock`.
+//! - [`ebpf`]: what `autolockd` says of the threads on a CPU; `autolockd`: how it is asked.
 //! - [`tcb`]: thread id and CPU from the thread control block, one load each.
 //! - [`slots`]: `AUTOLOCK_ALGORITHM`: another lock under each mutex; [`nodes`]: their queue nodes; [`stack`]: free ones of both.
 //! - [`cond`]: condition variables, which must give up that other lock before they wait.
@@ -9,15 +10,17 @@
 //! - [`real`]: the next symbol in the chain, for what we delegate.
 //! - [`options`]: `AUTOLOCK_*`, parsed once; [`stats`]: what the library did.
 //!
-//! May touch: libc, the environment and stderr at start and at exit. May not: allocate, log or panic between.
+//! May touch: libc, the environment, autolockd's socket and stderr at start and at exit. May not: allocate, log or panic between.
 //! Nothing here is exported: `#[no_mangle]` stands in the leaf cdylibs alone.
 #![cfg_attr(not(test), no_std)]
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
 compile_error!("the mutex layout and the thread control block are those of glibc on x86-64 Linux");
 
+mod autolockd;
 pub mod c11;
 pub mod cond;
+pub mod ebpf;
 mod engine;
 pub mod life;
 pub mod linux;
@@ -40,5 +43,6 @@ pub fn start() {
         cond::start();
         slots::start(entry);
     }
+    ebpf::start(options.backend, options.socket);
     stats::start(options.stats);
 }

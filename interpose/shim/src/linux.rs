@@ -10,13 +10,12 @@ use autolock_abi::{
 };
 use autolock_lock::{
     node::Node,
-    oncpu::Blind,
     platform::{Deadline, Event, FOREVER, Platform, Wait},
 };
 
-use crate::{nodes, stats, tcb};
+use crate::{ebpf::Ebpf, nodes, stats, tcb};
 
-/// Linux on x86-64, knowing of the holder's CPU what user space can know.
+/// Linux on x86-64.
 #[derive(Debug)]
 pub struct Linux;
 
@@ -28,7 +27,35 @@ unsafe extern "C" {
     fn getcpu(cpu: *mut u32, node: *mut u32) -> i32;
 }
 
-/// futex(2) without touching `errno`: returns the result or a negative error number.
+/// A system call past libc: it leaves `errno` alone, is no cancellation point, and no function of the program can stand in for it. Returns the
+/// result or a negative error number.
+///
+/// # Safety
+/// - As the call of this number says.
+#[inline]
+pub(crate) unsafe fn system_call(number: libc::c_long, arguments: [usize; 6]) -> isize {
+    let [a, b, c, d, e, f] = arguments;
+    let result: isize;
+    // SAFETY: the caller answers for the call; the kernel clobbers rcx and r11 only.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            in("r8") e,
+            in("r9") f,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// futex(2): returns the result or a negative error number.
 ///
 /// # Safety
 /// - `timeout` is null or valid. (Of `word` the kernel checks the address itself.)
@@ -39,24 +66,16 @@ unsafe fn futex(
     timeout: *const libc::timespec,
     bitset: u32,
 ) -> isize {
-    let result: isize;
-    // SAFETY: the caller answers for the pointers; the kernel clobbers rcx and r11 only.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") libc::SYS_futex as isize => result,
-            in("rdi") word,
-            in("rsi") operation as isize,
-            in("rdx") value as usize,
-            in("r10") timeout,
-            in("r8") 0usize,
-            in("r9") bitset as usize,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result
+    let arguments = [
+        word,
+        operation as usize,
+        value as usize,
+        timeout.expose_provenance(),
+        0,
+        bitset as usize,
+    ];
+    // SAFETY: the caller answers for the pointers.
+    unsafe { system_call(libc::SYS_futex, arguments) }
 }
 
 /// FUTEX_PRIVATE_FLAG for a private mutex.
@@ -88,6 +107,15 @@ fn clock(id: libc::clockid_t) -> libc::timespec {
     now
 }
 
+/// Nanoseconds on a clock that counts from the machine's start.
+pub(crate) fn ns(id: libc::clockid_t) -> u64 {
+    let now = clock(id);
+    now.tv_sec
+        .cast_unsigned()
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec.cast_unsigned())
+}
+
 const fn clock_of(deadline: &Deadline) -> libc::clockid_t {
     if deadline.realtime {
         libc::CLOCK_REALTIME
@@ -106,7 +134,7 @@ fn remaining_ns(deadline: &Deadline) -> u64 {
 }
 
 impl Platform for Linux {
-    type OnCpu = Blind;
+    type OnCpu = Ebpf;
 
     #[inline]
     fn tid() -> i32 {
@@ -137,11 +165,7 @@ impl Platform for Linux {
     }
 
     fn now_ns() -> u64 {
-        let now = clock(libc::CLOCK_MONOTONIC);
-        now.tv_sec
-            .cast_unsigned()
-            .wrapping_mul(1_000_000_000)
-            .wrapping_add(now.tv_nsec.cast_unsigned())
+        ns(libc::CLOCK_MONOTONIC)
     }
 
     fn expired(deadline: &Deadline) -> bool {
@@ -239,24 +263,17 @@ impl Platform for Linux {
     }
 
     fn requeue_one(gate: &AtomicU32, expected: u32, word: &AtomicU32) -> bool {
-        let result: isize;
         // FUTEX_CMP_REQUEUE(gate, wake 0, requeue 1, word, expected): the fourth argument is a number, not a time.
-        // SAFETY: live references; the kernel compares `gate` and clobbers rcx and r11 only.
-        unsafe {
-            asm!(
-                "syscall",
-                inlateout("rax") libc::SYS_futex as isize => result,
-                in("rdi") core::ptr::from_ref(gate).expose_provenance(),
-                in("rsi") (libc::FUTEX_CMP_REQUEUE | libc::FUTEX_PRIVATE_FLAG) as isize,
-                in("rdx") 0usize,
-                in("r10") 1usize,
-                in("r8") core::ptr::from_ref(word).expose_provenance(),
-                in("r9") expected as usize,
-                lateout("rcx") _,
-                lateout("r11") _,
-                options(nostack),
-            );
-        }
+        let arguments = [
+            core::ptr::from_ref(gate).expose_provenance(),
+            (libc::FUTEX_CMP_REQUEUE | libc::FUTEX_PRIVATE_FLAG) as usize,
+            0,
+            1,
+            core::ptr::from_ref(word).expose_provenance(),
+            expected as usize,
+        ];
+        // SAFETY: live references; the kernel compares `gate`.
+        let result = unsafe { system_call(libc::SYS_futex, arguments) };
         result > 0
     }
 

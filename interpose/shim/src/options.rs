@@ -4,7 +4,8 @@
 //! |---|---|---|---|
 //! | `AUTOLOCK_STATS` | `0`, `1` | `0` | print at exit what the library did |
 //! | `AUTOLOCK_ALGORITHM` | `autolock`, or a lock of the collection (`driver --list`) | `autolock` | the lock under each private mutex |
-//! | `AUTOLOCK_BACKEND` | `auto`, `user` | `auto` | where on-CPU knowledge comes from; `auto` takes the best there is, today user space |
+//! | `AUTOLOCK_BACKEND` | `auto`, `ebpf`, `user` | `auto` | where on-CPU knowledge comes from: autolockd's table or user space alone; `auto` takes the table if it is to be had, and `ebpf` says so if it is not |
+//! | `AUTOLOCK_SOCKET` | a path | `/run/autolock/autolockd.sock` | where autolockd listens |
 //!
 //! A bad value or an unknown `AUTOLOCK_` name gives one line on stderr and the default; `AUTOLOCK_PROFILE*` is the profiler's. In secure-execution mode (set-user-ID programs,
 //! getauxval(3) `AT_SECURE`) the environment is not ours to believe: nothing is read.
@@ -23,6 +24,8 @@ pub struct Options {
     pub stats: bool,
     /// Where on-CPU knowledge comes from.
     pub backend: Backend,
+    /// Where autolockd listens, if not at the usual place. The environment's own bytes: for the constructor alone.
+    pub socket: Option<&'static [u8]>,
     /// The lock to run all private mutexes on; none for the default algorithm.
     pub algorithm: Option<&'static Entry>,
 }
@@ -33,6 +36,8 @@ pub enum Backend {
     /// The best source there is.
     #[default]
     Auto,
+    /// autolockd's table.
+    Ebpf,
     /// User space alone.
     User,
 }
@@ -40,6 +45,8 @@ pub enum Backend {
 const PREFIX: &[u8] = b"AUTOLOCK_";
 /// Names that begin so are read by `libpthread-mutex-profile.so`, which complains for itself.
 const PROFILER: &[u8] = b"PROFILE";
+/// The longest path of a socket (unix(7)).
+const SOCKET_MAX: usize = 107;
 const DEFAULT_ALGORITHM: &[u8] = b"autolock";
 
 /// Why an entry was not taken.
@@ -57,6 +64,8 @@ pub fn from_environment() -> Options {
     let mut options = Options::default();
     // SAFETY: getauxval takes a number and cannot fail.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        // Whoever started it chose its PID namespace, its descriptors and its limits: as little as possible is done there.
+        options.backend = Backend::User;
         return options;
     }
     unsafe extern "C" {
@@ -74,7 +83,7 @@ pub fn from_environment() -> Options {
             return options;
         }
         // SAFETY: each entry is a NUL-terminated string.
-        let entry = unsafe { CStr::from_ptr(entry) }.to_bytes();
+        let entry: &'static [u8] = unsafe { CStr::from_ptr(entry) }.to_bytes();
         if let Some(rest) = entry.strip_prefix(PREFIX)
             && let Err(problem) = apply(&mut options, rest)
         {
@@ -86,7 +95,7 @@ pub fn from_environment() -> Options {
 }
 
 /// Applies `NAME=value`, without the prefix.
-fn apply(options: &mut Options, entry: &[u8]) -> Result<(), Problem> {
+fn apply(options: &mut Options, entry: &'static [u8]) -> Result<(), Problem> {
     let mut parts = entry.splitn(2, |byte| *byte == b'=');
     let name = parts.next().unwrap_or_default();
     let value = parts.next().unwrap_or_default();
@@ -98,8 +107,18 @@ fn apply(options: &mut Options, entry: &[u8]) -> Result<(), Problem> {
         },
         b"BACKEND" => match value {
             b"auto" | b"" => options.backend = Backend::Auto,
+            b"ebpf" => options.backend = Backend::Ebpf,
             b"user" => options.backend = Backend::User,
-            _ => return Err(Problem::Text("takes auto or user; using auto")),
+            _ => return Err(Problem::Text("takes auto, ebpf or user; using auto")),
+        },
+        b"SOCKET" => match value {
+            b"" => options.socket = None,
+            _ if value.len() <= SOCKET_MAX => options.socket = Some(value),
+            _ => {
+                return Err(Problem::Text(
+                    "takes a path of at most 107 bytes; using /run/autolock/autolockd.sock",
+                ));
+            }
         },
         b"ALGORITHM" => match value {
             DEFAULT_ALGORITHM | b"" => options.algorithm = None,
@@ -108,7 +127,7 @@ fn apply(options: &mut Options, entry: &[u8]) -> Result<(), Problem> {
         _ if name.starts_with(PROFILER) => {}
         _ => {
             return Err(Problem::Text(
-                "is not an option of this library (they are AUTOLOCK_STATS, AUTOLOCK_ALGORITHM, AUTOLOCK_BACKEND); ignored",
+                "is not an option of this library (they are AUTOLOCK_STATS, AUTOLOCK_ALGORITHM, AUTOLOCK_BACKEND, AUTOLOCK_SOCKET); ignored",
             ));
         }
     }
@@ -143,7 +162,7 @@ fn complain(entry: &[u8], problem: Problem) {
 mod tests {
     use super::*;
 
-    fn parsed(entry: &[u8]) -> Result<Options, Problem> {
+    fn parsed(entry: &'static [u8]) -> Result<Options, Problem> {
         let mut options = Options::default();
         apply(&mut options, entry).map(|()| options)
     }
@@ -155,6 +174,12 @@ mod tests {
             parsed(b"BACKEND=user").expect("good").backend,
             Backend::User
         );
+        assert_eq!(
+            parsed(b"BACKEND=ebpf").expect("good").backend,
+            Backend::Ebpf
+        );
+        assert_eq!(parsed(b"SOCKET=/s").expect("good").socket, Some(&b"/s"[..]));
+        assert_eq!(parsed(b"SOCKET=").expect("good").socket, None);
         let algorithm = |entry| parsed(entry).expect("good").algorithm.map(|e| e.info.name);
         assert_eq!(algorithm(b"ALGORITHM=mcs"), Some("mcs"));
         assert_eq!(algorithm(b"ALGORITHM=autolock"), None);
@@ -181,5 +206,9 @@ mod tests {
         ] {
             assert!(parsed(entry).is_err(), "{}", String::from_utf8_lossy(entry));
         }
+        let path = [&b"SOCKET="[..], &[b'x'; SOCKET_MAX + 1]].concat();
+        let path: &'static [u8] = path.leak();
+        assert!(parsed(path).is_err());
+        assert!(parsed(&path[..path.len() - 1]).is_ok());
     }
 }

@@ -10,9 +10,9 @@ use core::sync::atomic::{
 };
 
 use autolock_abi::Mutex;
-use autolock_lock::platform::Event;
+use autolock_lock::{oncpu::HolderState, platform::Event};
 
-use crate::{cond, slots};
+use crate::{cond, ebpf, slots};
 
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -23,6 +23,10 @@ static PARKED: AtomicU64 = AtomicU64::new(0);
 static WOKEN: AtomicU64 = AtomicU64::new(0);
 static BACKSTOP: AtomicU64 = AtomicU64::new(0);
 static DELEGATED: AtomicU64 = AtomicU64::new(0);
+/// Answers of autolockd's table.
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+static OFF_CPU: AtomicU64 = AtomicU64::new(0);
+static UNKNOWN: AtomicU64 = AtomicU64::new(0);
 
 /// Mutexes whose acquisition count is remembered at once; more share a place and are counted less often.
 const PLACES: usize = 1024;
@@ -64,6 +68,16 @@ pub fn note_wake() {
 #[inline]
 pub fn note_delegated() {
     add(&DELEGATED);
+}
+
+/// Counts what autolockd's table said of a holder.
+#[inline]
+pub fn note_answer(state: HolderState) {
+    add(match state {
+        HolderState::Running => &RUNNING,
+        HolderState::NotRunning => &OFF_CPU,
+        HolderState::Unknown => &UNKNOWN,
+    });
 }
 
 #[inline]
@@ -122,6 +136,18 @@ pub fn finish() {
         get(&BACKSTOP),
         get(&DELEGATED),
     );
+    line.print();
+    let mut line = Line::default();
+    let _ = match ebpf::source() {
+        (false, why) => writeln!(line, "autolock: source=user ({why})"),
+        (true, _) => writeln!(
+            line,
+            "autolock: source=ebpf running={} off-cpu={} unknown={} (what autolockd's table said of holders; unknown: it is stale or knows nothing, and user space decided)",
+            get(&RUNNING),
+            get(&OFF_CPU),
+            get(&UNKNOWN),
+        ),
+    };
     line.print();
     if let Some((algorithm, mutexes, unserved)) = slots::figures() {
         let mut line = Line::default();

@@ -14,6 +14,7 @@
 //! | `progress` | no waiter left asleep or passed over; no touch after the release |
 //! | `torture` | everything at once, counted |
 //! | `surroundings` | options, statistics, sandboxes, allocators, secure-execution mode |
+//! | `on_cpu` | autolockd's table: found, refused, stale, a lie; what becomes of it with the process |
 //! | `symbols` | what the shared object exports and needs |
 //! | `commands` | ordinary programs print what they always print |
 //! | `broken` | preloads with one thing wrong, each caught by the program that is there for it |
@@ -27,6 +28,7 @@
 
 mod compile;
 mod expect;
+pub mod fake_autolockd;
 pub mod glibc;
 mod preload;
 mod run;

@@ -141,10 +141,12 @@ fn options_are_ignored_in_secure_execution_mode() {
             .env("TEST_PRELOAD", "yes")
             .env("AUTOLOCK_STATS", "1")
             .env("AUTOLOCK_NO_SUCH_THING", "1")
+            .env("AUTOLOCK_BACKEND", "ebpf")
+            .env("AUTOLOCK_SOCKET", place.path().join("nobody"))
             .end()
     };
     let open = run("plain").must_succeed();
-    assert!(open.stderr.lines().count() >= 2, "{}", open.stderr);
+    assert!(open.stderr.lines().count() >= 3, "{}", open.stderr);
 
     const NOBODY: u32 = 65534;
     must("chown", chown(&program, Some(NOBODY), None));
