@@ -1,0 +1,47 @@
+//! Do condition waits of this libc go through a preload's mutexes? Reads the file.
+
+use std::fs::File;
+use std::path::Path;
+
+use object::read::elf::ElfFile64;
+use object::read::{
+    Object, ObjectSymbol, ObjectSymbolTable, ReadCache, RelocationFlags, RelocationTarget,
+};
+
+use super::finding::Obstacle;
+
+/// The functions by which the patched libc re-acquires, resolved like a program's own.
+const RELOCKS: &str = "pthread_mutex_lock";
+
+/// What to know about condition waits; nothing where they are patched, or the file cannot be read.
+pub fn note(libc: &Path, program: &str) -> Option<Obstacle> {
+    (!waits_by_symbol(libc)?).then(|| {
+        Obstacle::new(
+            "glibc",
+            "condition waits re-acquire inside this glibc, without the library's policy",
+        )
+        .fix(format!(
+            "use-this-glibc --in-place \"$(cargo xtask glibc)\" {program}"
+        ))
+    })
+}
+
+/// A stock libc does not refer to its own mutex functions by their symbols (glibc-patches).
+fn waits_by_symbol(libc: &Path) -> Option<bool> {
+    let cache = ReadCache::new(File::open(libc).ok()?);
+    let elf: ElfFile64<'_, object::Endianness, _> = ElfFile64::parse(&cache).ok()?;
+    let symbols = elf.dynamic_symbol_table()?;
+    let glob_dat = RelocationFlags::Elf {
+        r_type: object::elf::R_X86_64_GLOB_DAT,
+    };
+    let mut relocations = elf.dynamic_relocations()?;
+    Some(relocations.any(|(_, relocation)| {
+        let RelocationTarget::Symbol(index) = relocation.target() else {
+            return false;
+        };
+        relocation.flags() == glob_dat
+            && symbols
+                .symbol_by_index(index)
+                .is_ok_and(|symbol| symbol.name() == Ok(RELOCKS))
+    }))
+}
