@@ -107,10 +107,8 @@ fn answer(client: &OwnedFd, says: Says) {
         }
         Says::Answer(answer) => send(client, &bytes(greeting(answer)), None),
         Says::Version(version) => {
-            let greeting = Greeting {
-                version,
-                ..greeting(Answer::Granted)
-            };
+            let mut greeting = greeting(Answer::Granted);
+            greeting.version = version;
             send(client, &bytes(greeting), None);
         }
         Says::Bytes(bytes) => send(client, bytes, None),

@@ -61,7 +61,7 @@ impl World {
         );
         world.write(
             "/proc/self/status",
-            &status(0, "", ALL_CAPABILITIES, "Seccomp:\t0\n"),
+            status(0, "", ALL_CAPABILITIES, "Seccomp:\t0\n"),
         );
         world.write("/sys/kernel/btf/vmlinux", "");
         world.write("/lib/libautolock.so", "");
