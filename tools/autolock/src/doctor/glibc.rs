@@ -14,14 +14,16 @@ use super::finding::Obstacle;
 const RELOCKS: &str = "pthread_mutex_lock";
 
 /// What to know about condition waits; nothing where they are patched, or the file cannot be read.
-pub fn note(libc: &Path, program: &str) -> Option<Obstacle> {
+pub fn note(libc: &Path, program: &Path) -> Option<Obstacle> {
     (!waits_by_symbol(libc)?).then(|| {
         Obstacle::new(
             "glibc",
             "condition waits re-acquire inside this glibc, without the library's policy",
         )
         .fix(format!(
-            "use-this-glibc --in-place \"$(cargo xtask glibc)\" {program}"
+            "use-this-glibc --output ./{} \"$(cargo xtask glibc)\" {}",
+            program.file_name().unwrap_or_default().display(),
+            program.display()
         ))
     })
 }

@@ -39,7 +39,7 @@ pub fn look(places: &Places, pid: u32, daemon: &Daemon) -> Result<Subject> {
     let process = places.at(format!("/proc/{pid}"));
     let read = |name: &str| match std::fs::read(process.join(name)) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            bail!("this user may not look into process {pid}: sudo autolock doctor --pid {pid}")
+            bail!("this user may not look into process {pid}: try as its user, or as root")
         }
         other => other.with_context(|| format!("no process {pid}")),
     };
@@ -62,7 +62,7 @@ pub fn look(places: &Places, pid: u32, daemon: &Daemon) -> Result<Subject> {
     if let Some(libc) = &maps.libc {
         let root = process.join("root");
         let libc = root.join(libc.strip_prefix("/").unwrap_or(libc));
-        subject.notes.extend(glibc::note(&libc, &shown));
+        subject.notes.extend(glibc::note(&libc, &program));
     }
     if !maps.library {
         subject.obstacles = not_loaded(&process, secure);

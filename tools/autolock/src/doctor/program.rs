@@ -100,16 +100,16 @@ pub fn look(name: Option<&OsStr>, lib: Option<&Path>, me: &Status, best: Name) -
         };
         subject.name = found.file.display().to_string();
         for spot in inspect::blind_spots(name, Seen::Mutexes) {
-            let found = Obstacle::new("program", spot.line);
+            let line = Obstacle::new("program", spot.line);
             if spot.loaded {
-                subject.notes.push(found);
+                subject.notes.push(line);
             } else {
                 loaded = false;
-                subject.obstacles.push(found);
+                subject.obstacles.push(line);
             }
         }
         let libc = inspect::libc(name);
-        let note = libc.and_then(|libc| glibc::note(&libc, &subject.name));
+        let note = libc.and_then(|libc| glibc::note(&libc, &found.file));
         subject.notes.extend(note);
     }
     let backend = std::env::var_os(BACKEND);
