@@ -434,14 +434,14 @@ fn a_libc_that_uses_interposed_mutexes_is_told_from_one_that_does_not() {
             source,
             &[&flags[..], extra].concat(),
         );
-        let program = compile(&world, "/program", LOCKS, &[]);
+        let program = compile(&world, "/a program", LOCKS, &[]);
         world.process(&program, &map(0, "r-xp", "/x/libc.so.6"));
         let json = world.doctor(&["--json", "--pid", &PID.to_string()]).json();
         json["program"]["notes"].to_string()
     };
     let stock = note(&["-Wl,-Bsymbolic"]);
     assert!(
-        stock.contains("use-this-glibc --output ./program "),
+        stock.contains("use-this-glibc --output './a program' "),
         "{stock}"
     );
     assert_eq!(note(&[]), "[]");

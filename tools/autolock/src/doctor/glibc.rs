@@ -21,11 +21,18 @@ pub fn note(libc: &Path, program: &Path) -> Option<Obstacle> {
             "condition waits re-acquire inside this glibc, without the library's policy",
         )
         .fix(format!(
-            "use-this-glibc --output ./{} \"$(cargo xtask glibc)\" {}",
-            program.file_name().unwrap_or_default().display(),
-            program.display()
+            "use-this-glibc --output {} \"$(cargo xtask glibc)\" {}",
+            quoted(&Path::new(".").join(program.file_name().unwrap_or_default())),
+            quoted(program)
         ))
     })
+}
+
+/// As a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let quoted = shlex::try_quote(&text).map(Into::into);
+    quoted.unwrap_or(text)
 }
 
 /// A stock libc does not refer to its own mutex functions by their symbols (glibc-patches).
