@@ -116,6 +116,7 @@ fn on_a_kernel_that_cannot_have_ebpf_user_space_is_the_best() {
             "{}",
             said.out
         );
+        assert_eq!(in_the_way(&world).len(), 1, "a start would not help");
         // A daemon that runs knows better.
         let _fake = Fake::start(&world.socket(), KEEPS);
         let said = world.doctor(&[]);
@@ -277,6 +278,9 @@ fn who_may_not_connect_is_told_how_to() {
     // The group is this test's own; a group 0 is not to be joined.
     let group = std::os::unix::fs::MetadataExt::gid(&world.socket().metadata().expect("there"));
     let group = if group == 0 {
+        world.mode(&world.socket(), 0o660);
+        let (_, text) = as_user("", NO_CAPABILITIES);
+        assert!(text.contains("--mode 0660 --group NAME"), "{text}");
         give_to_a_group(&world)
     } else {
         group
@@ -421,7 +425,8 @@ fn a_program_is_looked_at_as_run_does() {
 
 #[test]
 fn a_libc_that_uses_interposed_mutexes_is_told_from_one_that_does_not() {
-    let source = "int pthread_mutex_lock(void *m) { return m != 0; }
+    let source = "extern void other(void);
+        int pthread_mutex_lock(void *m) { other(); return m != 0; }
         int pthread_cond_wait(void *c, void *m) {
             int (*volatile lock)(void *) = pthread_mutex_lock;
             return lock(m); }";

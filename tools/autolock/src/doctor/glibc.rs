@@ -4,9 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use object::read::elf::ElfFile64;
-use object::read::{
-    Object, ObjectSymbol, ObjectSymbolTable, ReadCache, RelocationFlags, RelocationTarget,
-};
+use object::read::{Object, ObjectSymbol, ObjectSymbolTable, ReadCache, RelocationTarget};
 
 use super::finding::Obstacle;
 
@@ -40,17 +38,12 @@ fn waits_by_symbol(libc: &Path) -> Option<bool> {
     let cache = ReadCache::new(File::open(libc).ok()?);
     let elf: ElfFile64<'_, object::Endianness, _> = ElfFile64::parse(&cache).ok()?;
     let symbols = elf.dynamic_symbol_table()?;
-    let glob_dat = RelocationFlags::Elf {
-        r_type: object::elf::R_X86_64_GLOB_DAT,
-    };
     let mut relocations = elf.dynamic_relocations()?;
     Some(relocations.any(|(_, relocation)| {
         let RelocationTarget::Symbol(index) = relocation.target() else {
             return false;
         };
-        relocation.flags() == glob_dat
-            && symbols
-                .symbol_by_index(index)
-                .is_ok_and(|symbol| symbol.name() == Ok(RELOCKS))
+        let symbol = symbols.symbol_by_index(index);
+        symbol.is_ok_and(|symbol| symbol.name() == Ok(RELOCKS))
     }))
 }
