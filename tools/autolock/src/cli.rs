@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+use crate::doctor::DoctorArgs;
 use crate::launch::{ProfileArgs, RunArgs};
 use crate::report::ReportArgs;
 
@@ -26,6 +27,7 @@ pub enum Command {
     Profile(ProfileArgs),
     #[command(after_help = EXIT_CODES)]
     Report(ReportArgs),
+    Doctor(DoctorArgs),
 }
 
 /// Prints on stdout. Whoever reads may have had enough (`| head`): that ends the program quietly.

@@ -1,10 +1,12 @@
-//! `autolock`: runs programs under the preloads, and reads what the profiler recorded.
+//! `autolock`: runs programs under the preloads, reads what the profiler recorded, and says what a machine has for them.
 //!
 //! - [`cli`]: the command line.
 //! - [`launch`]: `autolock run`, `autolock profile`.
 //! - [`report`]: `autolock report`.
+//! - [`doctor`]: `autolock doctor`.
 
 mod cli;
+mod doctor;
 mod launch;
 mod report;
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Run(args) => launch::run(&args),
         Command::Profile(args) => launch::profile(&args),
         Command::Report(args) => outcome(report::main(&args)),
+        Command::Doctor(args) => doctor::main(&args),
     }
 }
 

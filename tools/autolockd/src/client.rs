@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use autolock_oncpu::greeting::{Answer, Greeting};
 use autolock_oncpu::table::{self, Table};
 use nix::errno::Errno;
@@ -28,10 +28,25 @@ pub struct Reply {
     pub daemon: i32,
 }
 
+/// The kernel's error, on the way to a message.
+#[derive(Debug)]
+pub struct NoReply {
+    pub kind: std::io::ErrorKind,
+    why: String,
+}
+
+impl std::fmt::Display for NoReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for NoReply {}
+
 /// Connects and reads the daemon's message, each within `patience`.
 ///
 /// # Errors
-/// One line that says what to do.
+/// One line that says what to do; [`NoReply`] where it is the kernel's.
 pub fn ask(path: &Path, patience: Duration) -> Result<Reply> {
     let stream = socket(
         AddressFamily::Unix,
@@ -97,7 +112,11 @@ fn explain(error: Errno, path: &Path) -> anyhow::Error {
         }
         _ => format!("{path}: {}", error.desc()),
     };
-    anyhow!(why)
+    NoReply {
+        kind: std::io::Error::from(error).kind(),
+        why,
+    }
+    .into()
 }
 
 impl Reply {

@@ -26,47 +26,75 @@ pub enum Seen {
     AllLocks,
 }
 
-/// What the preload will not see, or no line if nothing speaks against it, or the program cannot be read.
-pub fn blind_spots(name: &OsStr, seen: Seen) -> Vec<String> {
+/// Something that the preload will not see.
+#[derive(Debug)]
+pub struct BlindSpot {
+    /// One line.
+    pub line: String,
+    /// Whether the preload is in the program at all.
+    pub loaded: bool,
+}
+
+/// What the preload will not see; nothing if nothing speaks against it, or the program cannot be read.
+pub fn blind_spots(name: &OsStr, seen: Seen) -> Vec<BlindSpot> {
     let Some(program) = program::find(name) else {
         // execvp(3) will say why.
         return Vec::new();
     };
     let shown = program.file.display().to_string();
-    let mut lines = Vec::new();
+    let mut spots = Vec::new();
+    let mut not_loaded = |line| {
+        spots.push(BlindSpot {
+            line,
+            loaded: false,
+        });
+    };
     if let Some(how) = secure(&program.file) {
-        lines.push(format!("{shown} {how}: the loader ignores preloads that its caller asks for; nothing will be seen"));
+        not_loaded(format!(
+            "{shown} {how}: the loader ignores preloads that its caller asks for; nothing will be seen"
+        ));
     }
     match look(&program.file) {
         None => {}
-        Some(Kind::Foreign(what)) => lines.push(format!(
+        Some(Kind::Foreign(what)) => not_loaded(format!(
             "{shown} is {what}: the preload is for x86-64; nothing will be seen"
         )),
         Some(Kind::Static { go: false }) => {
-            lines.push(format!("{shown} is statically linked: no loader, no preload; nothing will be seen but in dynamically linked programs that it starts"));
+            not_loaded(format!(
+                "{shown} is statically linked: no loader, no preload; nothing will be seen but in dynamically linked programs that it starts"
+            ));
         }
         Some(Kind::Static { go: true }) => {
-            lines.push(format!("{shown} is a static Go program: its locks are in Go's own runtime; nothing will be seen"));
+            not_loaded(format!(
+                "{shown} is a static Go program: its locks are in Go's own runtime; nothing will be seen"
+            ));
         }
         Some(Kind::Musl) => {
-            lines.push(format!(
+            not_loaded(format!(
                 "{shown} is linked with musl: the preload is for glibc, and cannot be loaded"
             ));
         }
         Some(Kind::Glibc(contents)) => {
+            let mut partly = |line| spots.push(BlindSpot { line, loaded: true });
             if contents.go {
-                lines.push(format!("{shown} is a Go program: Go's own locks are not seen, those of its C libraries are"));
+                partly(format!(
+                    "{shown} is a Go program: Go's own locks are not seen, those of its C libraries are"
+                ));
             } else if let Some(locks) = contents.rust {
-                lines.push(format!("{shown} probably has Rust code: {locks} wait on futexes of their own and are not seen, those of C and C++ libraries are"));
+                partly(format!(
+                    "{shown} probably has Rust code: {locks} wait on futexes of their own and are not seen, those of C and C++ libraries are"
+                ));
             }
             // An interpreter is there for what it loads and starts.
             let quiet = program.interpreter || contents.imports(seen);
             if !quiet && !any_library_imports(&contents.interpreter, &program.file, seen) {
-                lines.push(format!("neither {shown} nor its libraries call lock functions of libc: nothing will be seen but in what it loads or starts"));
+                partly(format!(
+                    "neither {shown} nor its libraries call lock functions of libc: nothing will be seen but in what it loads or starts"
+                ));
             }
         }
     }
-    lines
+    spots
 }
 
 /// How the program gets rights that its caller has not, if it does: the loader drops preloads then (`AT_SECURE`, ld.so(8)).
@@ -222,29 +250,49 @@ fn acquires(name: &str, prefixes: &[&str]) -> bool {
     })
 }
 
+/// The libc that the loader would give the program; none if it gives no list.
+pub fn libc(name: &OsStr) -> Option<PathBuf> {
+    let program = program::find(name)?;
+    let Some(Kind::Glibc(contents)) = look(&program.file) else {
+        return None;
+    };
+    libraries(&contents.interpreter, &program.file)?
+        .into_iter()
+        .find(|path| is_libc(path))
+}
+
+pub fn is_libc(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "libc.so.6")
+}
+
 /// Whether a library that the program is linked with takes locks. True if the loader gives no list: then nothing can be said.
 fn any_library_imports(interpreter: &Path, file: &Path, seen: Seen) -> bool {
+    let Some(libraries) = libraries(interpreter, file) else {
+        return true;
+    };
+    // Nobody's locks: these call none of libc's from outside.
+    let mut others = libraries.iter().filter(|path| !is_libc(path));
+    others.any(|path| imports_of(path).is_some_and(|imports| imports.any(seen)))
+}
+
+/// What the loader would load with the program.
+fn libraries(interpreter: &Path, file: &Path) -> Option<Vec<PathBuf>> {
     // `--list` maps the libraries and runs nothing of them (ld.so(8)).
     let mut list = Command::new(interpreter);
     list.arg("--list")
         .arg(file)
         .env_remove("LD_PRELOAD")
         .env_remove("LD_DEBUG");
-    let Ok(output) = list.output() else {
-        return true;
-    };
+    let output = list.output().ok()?;
     if !output.status.success() {
-        return true;
+        return None;
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut libraries = text.lines().filter_map(|line| {
+    let libraries = text.lines().filter_map(|line| {
         let (_, path) = line.split_once("=> ")?;
-        Some(Path::new(path.rsplit_once(" (")?.0))
+        Some(PathBuf::from(path.rsplit_once(" (")?.0))
     });
-    // Nobody's locks: these call none of libc's from outside.
-    let of_glibc = |path: &Path| path.file_name().is_some_and(|name| name == "libc.so.6");
-    libraries
-        .any(|path| !of_glibc(path) && imports_of(path).is_some_and(|imports| imports.any(seen)))
+    Some(libraries.collect())
 }
 
 fn imports_of(file: &Path) -> Option<Imports> {

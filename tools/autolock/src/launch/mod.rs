@@ -21,9 +21,9 @@
 //! May touch: the environment of the program, its own signal handlers. Starts no thread.
 
 mod captures;
-mod inspect;
-mod library;
-mod program;
+pub(crate) mod inspect;
+pub(crate) mod library;
+pub(crate) mod program;
 mod start;
 
 use std::ffi::{OsStr, OsString};
@@ -239,8 +239,8 @@ impl Plan {
     /// A line on stderr for each thing that the preload will not see.
     fn warn(&self) {
         let name = &self.command[0];
-        for line in inspect::blind_spots(name, self.seen) {
-            eprintln!("autolock: warning: {line}");
+        for spot in inspect::blind_spots(name, self.seen) {
+            eprintln!("autolock: warning: {}", spot.line);
         }
     }
 
