@@ -187,10 +187,10 @@ impl Writer {
             iov_base: self.address(offset) as *mut c_void,
             iov_len: 1,
         };
+        let own = nix::unistd::getpid().as_raw();
         // SAFETY: one part each; the kernel checks the remote one.
-        let written = unsafe {
-            libc::process_vm_writev(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
-        };
+        let written =
+            unsafe { libc::process_vm_writev(own, &raw const local, 1, &raw const remote, 1, 0) };
         Errno::result(written).map(drop)
     }
 
