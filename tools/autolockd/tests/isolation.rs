@@ -261,17 +261,21 @@ impl Writer {
         write_by(map.as_fd(), offset, || self.value(offset))
     }
 
-    /// The header names the program that is attached; the two that the daemon runs were loaded just before.
+    /// The header names the program that is attached; the two that the daemon runs were loaded before.
     fn program_by_id(&self, offset: usize) -> nix::Result<()> {
         let attached = self.memory.program.load(Relaxed);
         let mut refused = Errno::ENOENT;
-        for id in attached.saturating_sub(8)..=attached {
+        for id in attached.saturating_sub(100)..=attached {
             match open(command::PROG_GET_FD_BY_ID, &[u64::from(id), 0]) {
-                Ok(program) => match write_header(program.as_fd(), offset) {
-                    Ok(()) if self.shows(offset) => return Ok(()),
-                    Ok(()) => {}
-                    Err(error) => refused = error,
-                },
+                Ok(program) => {
+                    if maps_of(program.as_fd()) == Ok(vec![self.id()?]) {
+                        // Those with other arguments refuse.
+                        let _ = write_header(program.as_fd(), offset);
+                    }
+                    if self.shows(offset) {
+                        return Ok(());
+                    }
+                }
                 Err(Errno::ENOENT) => {}
                 Err(error) => refused = error,
             }
@@ -428,6 +432,22 @@ fn bpf(command: c_long, attributes: &[u64]) -> nix::Result<c_long> {
 
 fn open(command: c_long, attributes: &[u64]) -> nix::Result<OwnedFd> {
     bpf(command, attributes).map(owned)
+}
+
+/// The numbers of a program's maps: other daemons' tables are not ours to write, where we can.
+fn maps_of(program: BorrowedFd<'_>) -> nix::Result<Vec<u32>> {
+    let mut ids = [0_u32; 4];
+    // The first members of `struct bpf_prog_info`, to `nr_map_ids` (in the upper half of its word) and `map_ids`.
+    let mut info = [0_u64; 8];
+    info[6] = (ids.len() as u64) << 32;
+    info[7] = ids.as_mut_ptr() as u64;
+    let attributes = [
+        number(program.as_raw_fd()) | (size_of_val(&info) as u64) << 32,
+        info.as_mut_ptr() as u64,
+    ];
+    bpf(command::OBJ_GET_INFO_BY_FD, &attributes)?;
+    let count = usize::try_from(info[6] >> 32).expect("a few");
+    Ok(ids.into_iter().take(count).collect())
 }
 
 fn map(map: BorrowedFd<'_>, protection: c_int, flags: c_int) -> nix::Result<*mut u8> {
