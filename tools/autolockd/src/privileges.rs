@@ -24,6 +24,8 @@ pub fn raise_limits() {
 /// The kernel's: then the daemon must not go on.
 pub fn drop_unneeded(beats: impl Fn() -> bool) -> Result<()> {
     nix::sys::prctl::set_no_new_privs().context("cannot set no_new_privs")?;
+    // Without capabilities we would be any such process of our user to trace, who could take the writing programs' descriptors.
+    nix::sys::prctl::set_dumpable(false).context("cannot forbid tracing")?;
     // Needs CAP_SETPCAP, which a unit does not give; no_new_privs bounds it as well.
     let _ = caps::clear(None, CapSet::Bounding);
     for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective] {
