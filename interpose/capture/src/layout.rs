@@ -26,7 +26,7 @@ use core::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64};
 /// What a capture starts with.
 pub const MAGIC: [u8; 8] = *b"autolkpf";
 /// Changes with every change of the layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes by which tables grow.
 pub const CHUNK: usize = 64 * 1024;
 /// Chunks that one table can name: 256 MiB.

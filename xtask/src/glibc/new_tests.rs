@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use wait_timeout::ChildExt;
 
 use super::build::Build;
@@ -41,7 +41,7 @@ impl NewTest {
         self.patched == "passed"
     }
 
-    /// Shows what the patches are for. One that timed out may have been slow.
+    /// Shows what the patches are for.
     pub fn fails_on_stock(&self) -> bool {
         self.stock == "failed"
     }
@@ -139,28 +139,26 @@ struct Listed {
 
 impl Listed {
     fn of(build: &Build, subdir: &str) -> Result<Self> {
-        let questions = [
-            "$(tests) $(tests-internal) $(xtests)",
-            "$(tests-static) $(xtests-static)",
-            "$(modules-names)",
-        ];
-        let answers = ask(build, subdir, &questions.map(str::to_owned))?;
-        let words = |place: usize| {
-            answers[place]
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect()
-        };
+        let [all, fixed, modules] = ask(
+            build,
+            subdir,
+            [
+                "$(tests) $(tests-internal) $(xtests)",
+                "$(tests-static) $(xtests-static)",
+                "$(modules-names)",
+            ],
+        )?;
+        let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
         Ok(Self {
-            all: words(0),
-            fixed: words(1),
-            modules: words(2),
+            all: words(all),
+            fixed: words(fixed),
+            modules: words(modules),
         })
     }
 }
 
-/// What expressions of glibc's makefiles come to, an answer each; make reads them for some seconds.
-fn ask(build: &Build, subdir: &str, questions: &[String]) -> Result<Vec<String>> {
+/// What expressions of glibc's makefiles come to; make reads them for some seconds.
+fn ask<const N: usize>(build: &Build, subdir: &str, questions: [&str; N]) -> Result<[String; N]> {
     const BEGIN: &str = "xtask-answer: ";
     let infos: String = questions
         .iter()
@@ -179,11 +177,8 @@ fn ask(build: &Build, subdir: &str, questions: &[String]) -> Result<Vec<String>>
         .lines()
         .filter_map(|line| Some(line.strip_prefix(BEGIN)?.to_owned()))
         .collect();
-    ensure!(
-        answers.len() == questions.len(),
-        "glibc's makefile of {subdir} does not answer: {questions:?}"
-    );
-    Ok(answers)
+    let wrong = |_| anyhow!("glibc's makefile of {subdir} does not answer: {questions:?}");
+    answers.try_into().map_err(wrong)
 }
 
 /// Runs the new tests on both and writes the record.
@@ -208,17 +203,12 @@ pub fn run(build: &Build, patches: &[Patch]) -> Result<()> {
             .map(|name| folder.join(format!("{name}.out")).into_os_string())
             .collect();
         outcomes(build, &subdir, &outputs)?;
-        let questions: Vec<String> = new
-            .iter()
-            .flat_map(|name| ["ENV", "ARGS"].map(|what| format!("$({name}-{what})")))
-            .collect();
-        let given = ask(build, &subdir, &questions)?;
-        for (name, given) in new.into_iter().zip(given.chunks(2)) {
+        for name in new {
             let patched = outcome(&folder.join(format!("{name}.test-result")))?;
             let stock = if after.fixed.contains(name) {
                 NOT_APPLICABLE.to_owned()
             } else {
-                on_stock(build, &subdir, name, given)?
+                on_stock(build, &subdir, name)?
             };
             record.push_str(&format!("{subdir}/{name}\t{patched}\t{stock}\n"));
         }
@@ -284,19 +274,19 @@ fn outcome(result: &Path) -> Result<String> {
 }
 
 /// The program that was built on the patched tree, with the environment and the arguments that make gives it, by the unpatched loader.
-fn on_stock(build: &Build, subdir: &str, name: &str, given: &[String]) -> Result<String> {
+fn on_stock(build: &Build, subdir: &str, name: &str) -> Result<String> {
     let stock = build.work.path("stock/lib");
     let folder = build.objects().join(subdir);
-    // All of it is shell text, and the folders' names are fit for it.
+    let questions = [format!("$({name}-ENV)"), format!("$({name}-ARGS)")];
+    let [env, args] = ask(build, subdir, questions.each_ref().map(String::as_str))?;
+    // Both are shell text, and the folders' names are fit for it.
     let line = format!(
         "exec env {env} {lib}/ld-linux-x86-64.so.2 --library-path {lib}:{folder} {folder}/{name} {args}",
-        env = given[0],
-        args = given[1],
         lib = stock.display(),
         folder = folder.display(),
     );
-    let output = folder.join(format!("{name}.stock-out"));
-    let log = std::fs::File::create(&output).context("cannot write a test's output")?;
+    let log = std::fs::File::create(folder.join(format!("{name}.stock-out")))
+        .context("cannot write a test's output")?;
     let mut child = Command::new("sh")
         .arg("-c")
         .arg(&line)
@@ -310,18 +300,14 @@ fn on_stock(build: &Build, subdir: &str, name: &str, given: &[String]) -> Result
         .spawn()
         .with_context(|| format!("cannot start {name}"))?;
     let Some(status) = child.wait_timeout(LIMIT)? else {
-        // Its own limit, which also ends what it started, should have come first.
+        // The test's own limit did not end it; its children end with its process group or are the driver's to reap.
         child.kill().ok();
         child.wait()?;
-        return Ok("timed-out".to_owned());
+        return Ok("failed".to_owned());
     };
-    let mut said = b"\n".to_vec();
-    said.extend(std::fs::read(&output).unwrap_or_default());
     Ok(match status.code() {
         Some(0) => "passed",
         Some(77) => "unsupported",
-        // The words of glibc's test driver.
-        _ if String::from_utf8_lossy(&said).contains("\nTimed out: ") => "timed-out",
         _ => "failed",
     }
     .to_owned())

@@ -42,7 +42,10 @@ pub(super) unsafe fn contended<P: Primitive>(
     let caller = wait_of.unwrap_or(caller);
     let start = clock::now_ns();
     if let Some((stack, holder)) = as_before(thread, entry, index, caller, start) {
+        // It may be the wait that never ends.
+        thread.waiting_for.store(index, Relaxed);
         let result = real();
+        thread.waiting_for.store(0, Relaxed);
         if matches!(result, 0 | EOWNERDEAD) {
             let end_ns = clock::now_ns();
             let wait = Wait {
