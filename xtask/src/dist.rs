@@ -17,6 +17,7 @@ const ARTEFACTS: &[(&str, &str, &str)] = &[
         "lib/libpthread-mutex-profile.so",
     ),
     ("autolock-tool", "autolock", "bin/autolock"),
+    ("autolockd", "autolockd", "bin/autolockd"),
     ("driver", "driver", "bin/driver"),
     ("use-this-glibc", "use-this-glibc", "bin/use-this-glibc"),
     (
@@ -30,6 +31,12 @@ const ARTEFACTS: &[(&str, &str, &str)] = &[
         "bin/mksquashfs-example",
     ),
 ];
+
+/// Files that are laid out as they are: place in the repository, place under `dist/`.
+const FILES: &[(&str, &str)] = &[(
+    "tools/autolockd/systemd/autolockd.service",
+    "lib/systemd/system/autolockd.service",
+)];
 
 /// Builds and lays out; returns the dist folder.
 pub fn build(project: &Project) -> Result<PathBuf> {
@@ -48,6 +55,9 @@ pub fn build(project: &Project) -> Result<PathBuf> {
             &project.target.join("release").join(built),
             &project.dist().join(public),
         )?;
+    }
+    for (own, public) in FILES {
+        place(&project.root.join(own), &project.dist().join(public))?;
     }
     Ok(project.dist())
 }

@@ -13,7 +13,8 @@ use crate::shell;
 
 /// Step, and the packages that it needs.
 const NEEDS: &[(&str, &[&str])] = &[
-    ("build", &["gcc", "libc6-dev"]),
+    // clang compiles autolockd's eBPF program; gcc has no BPF target.
+    ("build", &["clang", "gcc", "libc6-dev"]),
     // The preloads also run under other allocators and under a real server; public readers of profiles read ours.
     (
         "tests",

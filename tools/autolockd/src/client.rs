@@ -73,7 +73,11 @@ pub fn ask(path: &Path, patience: Duration) -> Result<Reply> {
     )
     .map_err(|error| explain(error, path))?;
     let mut map = None;
-    for item in received.cmsgs()? {
+    // The kernel cuts off what it finds no free descriptor for.
+    let items = received
+        .cmsgs()
+        .context("the table did not arrive: this process has no free descriptor (ulimit -n)")?;
+    for item in items {
         if let ControlMessageOwned::ScmRights(descriptors) = item {
             for descriptor in descriptors {
                 // SAFETY: the kernel has just made this descriptor for us.

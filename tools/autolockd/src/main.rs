@@ -33,7 +33,7 @@ struct Options {
     /// Remove the pinned table of an autolockd that has stopped.
     #[arg(long, conflicts_with = "foreground")]
     remove: bool,
-    /// Where programs connect. Programs look at the default place only.
+    /// Where programs connect. They look at the default place, or where AUTOLOCK_SOCKET says.
     #[arg(long, value_name = "PATH", default_value = greeting::SOCKET)]
     socket: PathBuf,
     /// Who may connect, in octal: writing to the socket is connecting.

@@ -26,12 +26,18 @@ fn refuse<T>(why: impl Into<String>) -> Result<T> {
 }
 
 /// The kernel's type information: the loader needs it to find a field, and to attach.
-const BTF: &str = "/sys/kernel/btf/vmlinux";
-const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
+pub const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Who may load programs: 0 is everybody.
+pub const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
-/// `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO` (include/linux/proc_ns.h): the initial namespaces' fixed inodes.
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
-const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+/// What a kernel that is locked down forbids.
+pub const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+/// `BPF_PROG_TEST_RUN` runs raw tracepoint programs since then (Linux 5.10; `CAP_BPF` is of 5.8).
+pub const OLDEST: (u32, u32) = (5, 10);
+
+/// The initial namespaces' fixed inodes (`PROC_PID_INIT_INO` and so on, include/linux/proc_ns.h).
+pub const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+pub const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// Checks all that can be known before the first `bpf` system call.
 ///
@@ -48,7 +54,8 @@ pub fn check(bpffs: &Path) -> Result<()> {
     for needed in [Capability::CAP_BPF, Capability::CAP_PERFMON] {
         if !caps::has_cap(None, CapSet::Effective, needed).unwrap_or(false) {
             return refuse(format!(
-                "{needed} is missing: start autolockd as root or by its systemd unit, on Linux 5.8 or later"
+                "{needed} is missing: start autolockd as root or by its systemd unit, on Linux {}.{} or later",
+                OLDEST.0, OLDEST.1
             ));
         }
     }
@@ -130,7 +137,7 @@ pub fn explain(error: anyhow::Error) -> anyhow::Error {
 
 /// `none [integrity] confidentiality`: the one in brackets holds.
 fn lockdown() -> String {
-    fs::read_to_string("/sys/kernel/security/lockdown")
+    fs::read_to_string(LOCKDOWN)
         .ok()
         .and_then(|modes| {
             let mode = modes.split('[').nth(1)?.split(']').next()?.to_owned();

@@ -2,20 +2,16 @@
 
 use std::path::Path;
 
+use autolockd::requirements::{
+    BTF, INITIAL_PID_NAMESPACE, INITIAL_USER_NAMESPACE, LOCKDOWN, OLDEST, UNPRIVILEGED_BPF,
+};
+
 use super::finding::Obstacle;
 use super::places::Places;
 use super::status::{CAP_BPF, CAP_PERFMON, Status};
 
-/// A program of the daemon is run by `BPF_PROG_TEST_RUN`, which raw tracepoints have since then (Linux 5.10).
-const OLDEST: (u32, u32) = (5, 10);
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 const BPFFS: &str = "/sys/fs/bpf";
-const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
-const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
-
-/// The initial namespaces' fixed inodes (`PROC_PID_INIT_INO` and so on, include/linux/proc_ns.h).
-const INITIAL_PID: u64 = 0xEFFF_FFFC;
-const INITIAL_USER: u64 = 0xEFFF_FFFD;
+/// As the daemon's, which has no use for this one (`PROC_TIME_INIT_INO`).
 const INITIAL_TIME: u64 = 0xEFFF_FFFA;
 
 /// Where a unit may be.
@@ -61,7 +57,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// Why this process's thread ids are not the table's.
 pub fn own_pid_namespace(places: &Places) -> Option<Obstacle> {
     let own = places.namespace("pid")?;
-    (own != INITIAL_PID).then(|| pid_namespace("this is"))
+    (own != INITIAL_PID_NAMESPACE).then(|| pid_namespace("this is"))
 }
 
 pub fn pid_namespace(what: &str) -> Obstacle {
@@ -82,7 +78,7 @@ pub fn before_start(places: &Places, me: &Status) -> Vec<Obstacle> {
     let mut found = Vec::new();
     if places
         .namespace("user")
-        .is_some_and(|inode| inode != INITIAL_USER)
+        .is_some_and(|inode| inode != INITIAL_USER_NAMESPACE)
     {
         found.push(
             Obstacle::new("user namespace", "this is in a user namespace of its own")
