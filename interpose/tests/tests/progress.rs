@@ -83,6 +83,11 @@ fn a_polite_thread_among_greedy_ones_gets_its_turns() {
 }
 
 #[test]
+fn waiters_that_signals_interrupt_get_the_mutex_all_the_same() {
+    both_pass("signal_storm", &[]);
+}
+
+#[test]
 fn thousands_of_threads_and_a_hundred_thousand_mutexes() {
     both_pass("many", &[]);
 }
