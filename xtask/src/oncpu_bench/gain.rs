@@ -16,9 +16,9 @@ use crate::bench::spread::{Spread, spread};
 use crate::project::Project;
 use crate::shell;
 
-const ROUNDS: u32 = 9;
-const DURATION: &str = "700ms";
-const MEMCACHED_ROUNDS: u32 = 7;
+const ROUNDS: u32 = 7;
+const DURATION: &str = "600ms";
+const MEMCACHED_ROUNDS: u32 = 5;
 const MEMCACHED_DURATION: &str = "3s";
 
 /// The bare locks' work: a name, and the options for the driver.
@@ -28,6 +28,11 @@ const WORK: &[(&str, &[&str])] = &[
         &["--gap", "100", "--cs", "10ns"],
     ),
     ("1 us, gap 1 us", &["--gap", "1us", "--cs", "1us"]),
+    ("20 us, gap 10 us", &["--gap", "10us", "--cs", "20us"]),
+    (
+        "1 us, gap 1 us, 16 mutexes",
+        &["--gap", "1us", "--cs", "1us", "--locks", "16"],
+    ),
 ];
 
 /// What is compared. The first is the baseline.

@@ -29,7 +29,7 @@ use load::Load;
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// Rounds in place of each benchmark's own (cost 15, driver 9, memcached 7)
+    /// Rounds in place of each benchmark's own (cost 15, driver 7, memcached 5)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// One short round of everything, to see that it works; no figures to publish
@@ -50,7 +50,7 @@ pub struct Options {
     /// Thread counts of the bare locks [default: 2,4,8,16]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     threads: Vec<u32>,
-    /// Length of a measurement of bare locks [default: 700ms]
+    /// Length of a measurement of bare locks [default: 600ms]
     #[arg(long, value_name = "TIME")]
     duration: Option<String>,
     /// One more libautolock.so beside the bare locks, with both sources of knowledge
