@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::daemon::Place;
+use super::strangers::undisturbed;
 use super::{Options, cpus, guarded};
 use crate::bench::Record;
 use crate::bench::spread::{Spread, spread};
@@ -76,6 +77,8 @@ struct Sample {
     with: bool,
     /// What perf says.
     seconds: f64,
+    /// Share of the CPUs that other processes had meanwhile.
+    strangers: f64,
 }
 
 #[derive(Serialize)]
@@ -111,28 +114,30 @@ pub fn run(record: &Record, place: &Place, options: &Options) -> Result<()> {
     for cell in &cells {
         record.note(&shell::line(&cell.command(&cpus, options.quick)))?;
     }
-    record.note(&format!(
-        "  # {rounds} rounds, each with autolockd running and without, in turns"
-    ))?;
     let mut samples = Vec::new();
+    let mut repeated = 0;
     for round in 0..rounds {
         println!("cost: round {} of {rounds}", round + 1);
         for cell in &cells {
             for turn in 0..2 {
                 let with = (round + turn) % 2 == 1;
                 let _daemon = if with { Some(place.start()?) } else { None };
-                let seconds = cell
-                    .measure(&cpus, options.quick)
+                let kept = undisturbed(None, || cell.measure(&cpus, options.quick))
                     .with_context(|| cell.name.to_owned())?;
+                repeated += kept.repeated;
                 samples.push(Sample {
                     cell: cell.name,
                     round,
                     with,
-                    seconds,
+                    seconds: kept.value,
+                    strangers: kept.strangers,
                 });
             }
         }
     }
+    record.note(&format!(
+        "  # {rounds} rounds, each with autolockd running and without, in turns; {repeated} measurements were disturbed by other processes and repeated"
+    ))?;
     let rows = cells.iter().filter_map(|cell| {
         let loops = cell.loops(options.quick);
         row(cell.name, &samples, loops)
@@ -269,6 +274,7 @@ mod tests {
             round,
             with,
             seconds,
+            strangers: 0.0,
         };
         // The machine is half as fast in the second round.
         let samples = [

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::daemon::Place;
 use super::load::Load;
+use super::strangers::undisturbed;
 use super::{Options, guarded};
 use crate::bench::Record;
 use crate::bench::machine::{self, Ticks};
@@ -144,10 +145,11 @@ pub fn driver(
         &options.threads
     };
     let rounds = options.rounds(ROUNDS);
-    let _load = load.start(project)?;
+    let outside = load.start(project)?;
     let (before, ticks) = (machine::load(), Ticks::now());
     let mut csv = String::new();
     let mut samples = Vec::new();
+    let (mut repeated, mut disturbed) = (0, 0);
     for round in 0..rounds {
         println!("driver beside {load}: round {} of {rounds}", round + 1);
         for (work, (name, args)) in WORK.iter().enumerate() {
@@ -160,12 +162,19 @@ pub fn driver(
                     if round == 0 {
                         note(record, place, &command)?;
                     }
-                    let text = shell::output(&mut command)?;
-                    let (header, row) = last_row(&text)?;
+                    let kept = undisturbed(Some(&outside), || shell::output(&mut command))?;
+                    repeated += kept.repeated;
+                    disturbed += u32::from(kept.is_disturbed());
+                    let (header, row) = last_row(&kept.value)?;
                     if csv.is_empty() {
-                        writeln!(csv, "load,work,variant,turn,{header}")?;
+                        writeln!(csv, "load,work,variant,turn,strangers,{header}")?;
                     }
-                    writeln!(csv, "{load},\"{name}\",{},{round},{row}", chosen.name)?;
+                    let strangers = kept.strangers;
+                    writeln!(
+                        csv,
+                        "{load},\"{name}\",{},{round},{strangers:.3},{row}",
+                        chosen.name
+                    )?;
                     samples.push(Sample {
                         work,
                         threads,
@@ -176,9 +185,10 @@ pub fn driver(
                 }
             }
         }
+        record.save(&format!("driver-{load}.csv"), &csv)?;
     }
     record.note(&format!(
-        "  # {rounds} rounds of {duration} beside {load}, in turns; load before {before}, after {}; {}",
+        "  # {rounds} rounds of {duration} beside {load}, in turns; load before {before}, after {}; {}; {repeated} measurements were disturbed by other processes and repeated, {disturbed} of those kept were disturbed as well",
         machine::load(),
         ticks.since()
     ))?;
@@ -190,7 +200,6 @@ pub fn driver(
         samples: &samples,
     };
     println!("\n{report}");
-    record.save(&format!("driver-{load}.csv"), &csv)?;
     record.save(&format!("driver-{load}.txt"), &report.to_string())
 }
 

@@ -35,6 +35,12 @@ impl fmt::Display for Load {
 /// The processes of a load; killed when dropped.
 pub struct Processes(Vec<Child>);
 
+impl Processes {
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(Child::id)
+    }
+}
+
 impl Drop for Processes {
     fn drop(&mut self) {
         for child in &mut self.0 {

@@ -3,7 +3,7 @@
 //! Starts its own `autolockd`, on a socket and a BPF file system of its own in a private mount namespace, so it needs root. All that it
 //! starts dies with it, however it ends: each child asks the kernel for that (setpriv(1) `--pdeathsig`).
 //!
-//! - [`daemon`]: that autolockd; [`load`]: the outside load.
+//! - [`daemon`]: that autolockd; [`load`]: the outside load; [`strangers`]: what else ran.
 //! - [`cost`]: perf's context-switch benchmarks with and without the program.
 //! - [`gain`]: `driver` and memcached beside outside load: glibc, autolock with user-space knowledge, autolock with the table.
 //!
@@ -13,6 +13,7 @@ mod cost;
 mod daemon;
 mod gain;
 mod load;
+mod strangers;
 
 use std::path::PathBuf;
 use std::process::Command;
