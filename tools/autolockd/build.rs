@@ -46,6 +46,7 @@ fn compile(clang: &str, object: &Path) {
         .args(["-Wall", "-Wextra", "-Werror", "-fdebug-compilation-dir=."])
         .arg(format!("-DHEADER_SIZE={}", table::HEADER_SIZE))
         .arg(format!("-DTHREADS={}", table::THREADS))
+        .arg(format!("-DNEIGHBOUR={}", table::NEIGHBOUR))
         .arg(format!("-DUNKNOWN={}", table::UNKNOWN))
         .arg(format!("-DRUNNING={}", table::RUNNING))
         .arg(format!("-DNOT_RUNNING={}", table::NOT_RUNNING))

@@ -6,6 +6,7 @@
 
 pub mod machine;
 mod profiler;
+pub mod spread;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -302,7 +303,7 @@ impl Record {
     }
 
     /// Makes the paths in a file relative to the project's folder: where that is on this machine is nobody's business.
-    fn without_root(&self, file: &Path) -> Result<()> {
+    pub fn without_root(&self, file: &Path) -> Result<()> {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read {}", file.display()))?;
         let text = text.replace(&format!("{}/", self.root.display()), "");
@@ -322,7 +323,7 @@ impl Record {
     }
 
     /// Runs, shows and keeps the text output and what else the machine was doing meanwhile.
-    fn run(&self, name: &str, command: &mut Command) -> Result<bool> {
+    pub fn run(&self, name: &str, command: &mut Command) -> Result<bool> {
         println!("\n==> {}", shell::line(command));
         let before = machine::load();
         let ticks = machine::Ticks::now();

@@ -9,6 +9,7 @@ mod demo;
 mod dist;
 mod glibc;
 mod glibc_suite;
+mod oncpu_bench;
 mod packages;
 mod project;
 mod shell;
@@ -49,6 +50,8 @@ enum Verb {
     Test(steps::Options),
     /// Run the documented benchmarks and write them to bench/runs/DATE-MACHINE/
     Bench(bench::Options),
+    /// What autolockd's table costs and gains: context switches with and without it, and locks beside outside load; as root
+    BenchOncpu(oncpu_bench::Options),
     /// Run locks in QEMU on virtual time, twice, and require identical results
     BenchVirtual(virtual_time::Options),
     /// Count instructions per lock+unlock pair, glibc beside autolock
@@ -115,6 +118,7 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
         Verb::Demo { args } => demo::run(&project, &args),
         Verb::Test(options) => steps::run(&project, &options),
         Verb::Bench(options) => bench::run(&project, &options),
+        Verb::BenchOncpu(options) => oncpu_bench::run(&project, &options),
         Verb::BenchVirtual(options) => virtual_time::run(&project, &options),
         Verb::Callgrind { lib, json } => {
             packages::require("callgrind")?;

@@ -15,6 +15,10 @@ use crate::shell;
 const NEEDS: &[(&str, &[&str])] = &[
     // clang compiles autolockd's eBPF program; gcc has no BPF target.
     ("build", &["clang", "gcc", "libc6-dev"]),
+    (
+        "bench-oncpu",
+        &["libmemcached-tools", "linux-perf", "memcached"],
+    ),
     // The preloads also run under other allocators and under a real server; public readers of profiles read ours.
     (
         "tests",

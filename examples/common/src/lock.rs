@@ -16,12 +16,21 @@ pub enum Lock {
     Glibc,
     /// libautolock.so as it is by default.
     Autolock,
+    /// libautolock.so as it is by default, with this `AUTOLOCK_BACKEND`.
+    Knowing(Backend),
     /// libautolock.so with this `AUTOLOCK_ALGORITHM`.
     Algorithm(String),
     /// glibc's, under libpthread-mutex-profile.so; with every hold timed if `full`.
     Profiled {
         full: bool,
     },
+}
+
+/// Where libautolock.so is to know from whether a holder runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    User,
+    Ebpf,
 }
 
 /// What the library prints before each of its lines.
@@ -52,6 +61,8 @@ impl Lock {
         match self {
             Self::Glibc => "glibc",
             Self::Autolock => "autolock",
+            Self::Knowing(Backend::User) => "autolock-user",
+            Self::Knowing(Backend::Ebpf) => "autolock-ebpf",
             Self::Algorithm(name) => name,
             Self::Profiled { full: false } => "profiled",
             Self::Profiled { full: true } => "profiled-full",
@@ -70,6 +81,13 @@ impl Lock {
         }
         if let (Some(library), false) = (library, *self == Self::Glibc) {
             command.env("LD_PRELOAD", library);
+        }
+        if let Self::Knowing(backend) = self {
+            let backend = match backend {
+                Backend::User => "user",
+                Backend::Ebpf => "ebpf",
+            };
+            command.env("AUTOLOCK_BACKEND", backend);
         }
         if let Self::Algorithm(name) = self {
             command.env("AUTOLOCK_ALGORITHM", name);
@@ -98,8 +116,10 @@ impl Lock {
                 line.or(other).map_or("", String::as_str)
             )),
             (_, None, _) => Err("the library printed no statistics".to_string()),
-            (Self::Autolock, Some(line), None) => Ok(Some(line.clone())),
-            (Self::Autolock, _, Some(line)) => Err(format!("not the default algorithm: {line}")),
+            (Self::Autolock | Self::Knowing(_), Some(line), None) => Ok(Some(line.clone())),
+            (Self::Autolock | Self::Knowing(_), _, Some(line)) => {
+                Err(format!("not the default algorithm: {line}"))
+            }
             (Self::Algorithm(_), _, None) => {
                 Err("the library's statistics name no algorithm".to_string())
             }

@@ -11,7 +11,7 @@ use crate::server::{Program, Served, Server, Setup, Shutdown};
 use crate::verify::{self, Control, Latencies};
 use anyhow::{Context, Result, anyhow, ensure};
 use example_common::figures::command_line;
-use example_common::lock::{Lock, in_round};
+use example_common::lock::{Backend, Lock, in_round};
 use example_common::screen::Screen;
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -59,6 +59,11 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
     let program = Program::find(options.glibc.as_deref(), options.lib.as_deref())?;
     let screen = Screen::new(PROGRAM);
     let locks = match &options.profiling {
+        None if options.backends => vec![
+            Lock::Glibc,
+            Lock::Knowing(Backend::User),
+            Lock::Knowing(Backend::Ebpf),
+        ],
         None => Lock::list(options.lib.is_some(), &options.algorithms),
         Some(profiling) => profile::locks(profiling.full),
     };
@@ -194,6 +199,14 @@ fn measure_one(
             library.display()
         );
     }
+    if let Lock::Knowing(backend) = lock {
+        let wanted = *backend == Backend::Ebpf;
+        ensure!(
+            server.has_mapped_a_table()? == wanted,
+            "memcached under {lock} has {} mapped: AUTOLOCK_SOCKET says where autolockd listens",
+            if wanted { "no table" } else { "a table" }
+        );
+    }
     let address = server.address();
     let mut load = None;
     let verified = verify::run(address, verify::MEASURING, |control| {
@@ -213,7 +226,7 @@ fn measure_one(
         Lock::Algorithm(_) => lock
             .proof(&said)
             .and_then(|line| waits_interposed(line, options.glibc.is_some())),
-        Lock::Glibc | Lock::Autolock | Lock::Profiled { .. } => Ok(None),
+        Lock::Glibc | Lock::Autolock | Lock::Knowing(_) | Lock::Profiled { .. } => Ok(None),
     };
     Ok(Run {
         threads,

@@ -26,6 +26,10 @@ struct RawOptions {
     )]
     algorithm: Vec<String>,
 
+    /// Run autolock once with user-space knowledge alone and once with autolockd's table
+    #[arg(long, conflicts_with_all = ["glibc_only", "profile", "algorithm"])]
+    backends: bool,
+
     /// Run it on the glibc that is installed in PREFIX, whose condition variables must work through the library (`cargo xtask glibc`)
     #[arg(long, value_name = "PREFIX", conflicts_with_all = ["glibc_only", "profile"])]
     glibc: Option<PathBuf>,
@@ -90,6 +94,8 @@ pub struct Options {
     pub lib: Option<PathBuf>,
     /// Further locks, beside glibc's and autolock.
     pub algorithms: Vec<String>,
+    /// autolock with each source of on-CPU knowledge, in place of autolock.
+    pub backends: bool,
     /// Where a glibc is for memcached to run on, if not the system's.
     pub glibc: Option<PathBuf>,
     pub threads: Vec<u16>,
@@ -153,6 +159,7 @@ impl Parsed {
         Ok(Options {
             lib,
             algorithms: raw.algorithm,
+            backends: raw.backends,
             glibc: raw.glibc,
             threads: raw.threads.unwrap_or(threads),
             duration: raw.duration.unwrap_or(duration),

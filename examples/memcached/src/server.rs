@@ -273,6 +273,11 @@ impl Server {
         Ok(crate::proof::maps_name(&self.maps()?, library))
     }
 
+    /// Whether the running process has mapped autolockd's table, or another BPF map.
+    pub fn has_mapped_a_table(&self) -> Result<bool> {
+        Ok(self.maps()?.contains("anon_inode:bpf-map"))
+    }
+
     fn maps(&self) -> Result<String> {
         std::fs::read_to_string(format!("/proc/{}/maps", self.pid()))
             .context("cannot read memcached's /proc/PID/maps")

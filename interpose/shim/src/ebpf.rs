@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn set(table: &Table, tid: i32, byte: u8) {
-        table.threads[tid.unsigned_abs() as usize].store(byte, Relaxed);
+        table.threads[table::place(tid.unsigned_abs() as usize)].store(byte, Relaxed);
     }
 
     fn ask(table: &Table) -> HolderState {

@@ -47,7 +47,9 @@ static void beat(void)
 static void set(pid_t thread, char state)
 {
     CHECK(thread > 0 && thread < TABLE_SIZE - HEADER_SIZE);
-    STORE(table_bytes[HEADER_SIZE + thread], state);
+    int in_page = thread % 4096;
+    int place = thread - in_page + in_page % 32 * 128 + in_page / 32;
+    STORE(table_bytes[HEADER_SIZE + place], state);
 }
 
 static void *waiter(void *arg)

@@ -7,7 +7,7 @@
 // stores: no lock, no allocation, no loop. They need no order of their own: the scheduler switches to a thread on one CPU only after it was
 // switched from on the other.
 //
-// The numbers (HEADER_SIZE, THREADS, UNKNOWN, RUNNING, NOT_RUNNING) come from interpose/oncpu by the build script. No kernel header is needed.
+// The numbers (HEADER_SIZE, THREADS, NEIGHBOUR, UNKNOWN, RUNNING, NOT_RUNNING) come from interpose/oncpu by the build script. No kernel header is needed.
 
 #define SECTION(name) __attribute__((section(name), used))
 
@@ -17,6 +17,7 @@ struct task_struct {
 } __attribute__((preserve_access_index));
 
 #define WORDS_OF_PAGE 512
+#define PAGE 4096
 
 struct page {
 	unsigned long long words[WORDS_OF_PAGE];
@@ -29,6 +30,7 @@ struct table {
 
 _Static_assert(HEADER_SIZE == sizeof(struct page), "the header is a page");
 _Static_assert(THREADS % sizeof(struct page) == 0, "the threads are pages");
+_Static_assert(PAGE / NEIGHBOUR * NEIGHBOUR == PAGE, "places do not leave their page");
 _Static_assert(UNKNOWN == 0, "a wiped page has no thread known");
 
 // A map in BTF's terms: numbers are lengths of arrays.
@@ -44,8 +46,12 @@ static void *(*const map_lookup_elem)(void *map, const void *key) = (void *)1; /
 
 static inline __attribute__((always_inline)) void note(struct table *table, int pid, unsigned char state)
 {
-	// One comparison for both ends: the idle threads' 0, a byte that all CPUs would fight over, and ids past the table.
-	unsigned int above_idle = (unsigned int)pid - 1;
+	// As place() in interpose/oncpu: neighbours write different cache lines of a page.
+	unsigned int tid = pid;
+	unsigned int line = tid % (PAGE / NEIGHBOUR), column = tid / (PAGE / NEIGHBOUR) % NEIGHBOUR;
+	unsigned int place = tid / PAGE * PAGE + line * NEIGHBOUR + column;
+	// One comparison for both ends: the idle threads' 0, a byte that all CPUs would fight over, and ids past the table. Places leave both where they are.
+	unsigned int above_idle = place - 1;
 
 	// The compiler must index by what it has compared: the verifier knows no bounds of `pid`.
 	asm volatile("" : "+r"(above_idle));

@@ -9,9 +9,6 @@ use std::fs;
 use std::path::Path;
 
 const UNKNOWN: &str = "unknown";
-/// What `AUTOLOCK_BACKEND=auto` comes to, and what the locks of the collection use.
-const ON_CPU: &str = "user";
-
 /// `cpus`: those that the run is kept on.
 pub fn describe(clock: Clock, cpus: &[usize]) -> Machine {
     let relevant = |name: &str| {
@@ -35,7 +32,15 @@ pub fn describe(clock: Clock, cpus: &[usize]) -> Machine {
             .filter(|(k, _)| relevant(k))
             .collect(),
         cpus: Some(cpus::render(cpus)),
-        on_cpu: Some(ON_CPU.into()),
+        on_cpu: Some(on_cpu()),
+    }
+}
+
+/// Where the locks of the collection know from whether a holder runs. libautolock.so has asked for itself, by the same environment and moments before.
+fn on_cpu() -> String {
+    match autolock_shim::ebpf::source() {
+        (true, _) => "ebpf".into(),
+        (false, why) => format!("user ({why})"),
     }
 }
 

@@ -270,11 +270,23 @@ impl Job<'_> {
             Job::List(locks, form) => list::render(&locks, form).and_then(|text| say(&text)),
             Job::Summary(path, champion, csv) => return summarise(path, champion, csv),
             Job::Plot(plot) => plot.perform().and_then(|text| say(&text)),
-            Job::Test(request) => test(&request),
-            Job::Bench(request, json, csv) => measure(&request, json, csv),
+            Job::Test(request) => {
+                find_the_table();
+                test(&request)
+            }
+            Job::Bench(request, json, csv) => {
+                find_the_table();
+                measure(&request, json, csv)
+            }
         }
         .map_err(Failure::Other)
     }
+}
+
+/// For the locks of the collection what the preload's constructor does for itself: `AUTOLOCK_BACKEND` and `AUTOLOCK_SOCKET` count.
+fn find_the_table() {
+    let options = autolock_shim::options::from_environment();
+    autolock_shim::ebpf::start(options.backend, options.socket);
 }
 
 fn measure(request: &bench::Request, json: Option<&Path>, csv: bool) -> Result<()> {
