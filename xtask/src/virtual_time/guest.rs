@@ -18,7 +18,11 @@ use crate::shell;
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 
+/// The package that depends on the newest kernel of the version that our patches are for.
+pub const KERNEL: &str = "linux-image-6.12-amd64";
+
 pub struct Kernel {
+    package: fetch::Package,
     pub image: PathBuf,
     /// Package and version.
     pub version: String,
@@ -38,7 +42,15 @@ pub fn kernel(project: &Project, metapackage: &str) -> Result<Kernel> {
     Ok(Kernel {
         image: the_kernel_in(&boot)?,
         version: format!("{} {}", package.name, package.version),
+        package,
     })
+}
+
+impl Kernel {
+    /// Folder with its modules somewhere below.
+    pub fn modules(&self, project: &Project) -> Result<PathBuf> {
+        fetch::unpacked(project, &self.package, "lib/modules")
+    }
 }
 
 fn the_kernel_in(boot: &Path) -> Result<PathBuf> {
@@ -66,8 +78,13 @@ pub fn initramfs(project: &Project, lib: &Path, to: &Path) -> Result<()> {
             files.insert(name, read(Path::new(&library))?);
         }
     }
+    write(&files, &["dev", "proc", "sys"], to)
+}
+
+/// Writes an archive of files and empty folders.
+pub fn write(files: &BTreeMap<String, Vec<u8>>, folders: &[&str], to: &Path) -> Result<()> {
     let mut archive = Vec::new();
-    pack(&files, &["dev", "proc", "sys"], &mut archive).context("cannot pack the initramfs")?;
+    pack(files, folders, &mut archive).context("cannot pack the initramfs")?;
     std::fs::write(to, archive).with_context(|| format!("cannot write {}", to.display()))
 }
 
@@ -76,7 +93,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 /// All shared objects that `program` is loaded with, the loader included.
-fn libraries(program: &Path) -> Result<Vec<String>> {
+pub fn libraries(program: &Path) -> Result<Vec<String>> {
     let listing = shell::output(Command::new("ldd").arg(program))?;
     if listing.contains("not found") {
         bail!("{} lacks a library: see `ldd {0}`", program.display());
