@@ -237,9 +237,9 @@ mod tests {
         };
         let mut script = job.script();
         script.extend(b"printf '%s\\0' \"$job_folder\" \"$@\"");
-        let output = Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script));
-        let mut output = output;
-        let output = output.output().expect("a shell");
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(OsStr::from_bytes(&script));
+        let output = shell.output().expect("a shell");
         let mut told = output.stdout.split(|byte| *byte == 0);
         assert_eq!(told.next(), Some(&b"/a 'folder'"[..]));
         for word in &words {

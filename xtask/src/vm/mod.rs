@@ -14,10 +14,12 @@
 //! | `guest` | the initramfs, the job, modules |
 //! | `machine` | QEMU |
 //! | `report` | the kernel's complaints |
+//! | `step` | the step of `cargo xtask test` |
 
 mod guest;
 mod machine;
 mod report;
+pub mod step;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
