@@ -82,8 +82,8 @@ pub struct Options {
     /// Real time that a pair of boots may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// Debian package that depends on the kernel to boot
-    #[arg(long, value_name = "PACKAGE", default_value = guest::KERNEL)]
+    /// Debian package that depends on the kernel to boot, or an image's path, such as `cargo xtask kernel` prints
+    #[arg(long, value_name = "PACKAGE|PATH", default_value = guest::KERNEL)]
     kernel: String,
     /// The preload to measure; the one in target/dist is built if this is left out
     #[arg(long)]
