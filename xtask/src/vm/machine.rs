@@ -18,8 +18,10 @@ use wait_timeout::ChildExt;
 use crate::shell;
 use crate::virtual_time::machine::{QEMU, SHIFT};
 
-/// Everything from warnings up is on the console. A panic ends the machine.
-const KERNEL_ARGS: &str = "console=ttyS0 loglevel=5 printk.devkmsg=on panic=-1";
+/// Everything from warnings up is on the console. A panic ends the machine, and so does an oops: what goes on after it proves
+/// nothing. A virtual CPU may wait long for one of the host's.
+const KERNEL_ARGS: &str = "console=ttyS0 loglevel=5 printk.devkmsg=on oops=panic panic=-1 \
+                           rcupdate.rcu_cpu_stall_timeout=120";
 /// As bench-virtual boots: nothing random, no clock but QEMU's.
 const VIRTUAL_ARGS: &str =
     "nokaslr random.trust_cpu=off tsc=reliable lpj=4000000 idle=halt cryptomgr.notests";
