@@ -205,7 +205,7 @@ impl Plan {
             self.patches.len(),
             self.config.name(),
             if first {
-                "about five minutes on two CPUs"
+                "about six minutes on two CPUs"
             } else {
                 "what has changed"
             },

@@ -76,6 +76,9 @@ pub struct Options {
     /// Words for the kernel's command line (may be repeated)
     #[arg(long, value_name = "WORDS")]
     append: Vec<String>,
+    /// The folder that the command begins in; the current one if left out
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Where to write the console's log
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -105,7 +108,11 @@ fn boot(project: &Project, options: &Options) -> Result<u8> {
     if interactive && options.icount {
         return Err(Usage("--icount takes a command".into()).into());
     }
-    let folder = std::env::current_dir().context("no current folder")?;
+    let folder = options.folder.clone().unwrap_or_else(|| ".".into());
+    let folder = match folder.canonicalize() {
+        Ok(folder) if folder.is_dir() => folder,
+        _ => return Err(Usage(format!("no folder {}", folder.display())).into()),
+    };
     let job = Job {
         folder: &folder,
         words: &options.command,

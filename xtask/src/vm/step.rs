@@ -23,6 +23,7 @@ pub fn check(project: &Project) -> Result<Vec<(String, bool)>> {
     let folder = tempfile::tempdir().context("cannot make a scratch folder")?;
     let checks = Checks {
         program: std::env::current_exe().context("cannot find this program")?,
+        root: project.root.clone(),
         image,
         folder: folder.path().to_owned(),
     };
@@ -91,7 +92,8 @@ pub fn check(project: &Project) -> Result<Vec<(String, bool)>> {
 struct Checks {
     program: PathBuf,
     image: PathBuf,
-    /// The command's.
+    root: PathBuf,
+    /// With what is to be read and not to be written.
     folder: PathBuf,
 }
 
@@ -100,16 +102,21 @@ impl Checks {
         let mut command = Command::new(&self.program);
         command.args(["vm", "--timeout", limit]).args(kernel);
         command.arg("--").args(words);
-        command.current_dir(&self.folder).stdin(Stdio::null());
-        // Where cargo runs us from counts for nothing.
+        command.current_dir(&self.root).stdin(Stdio::null());
         command.output().context("cannot run this program")
+    }
+
+    /// Begins in the scratch folder.
+    fn there<'a>(&'a self, kernel: &[&'a str]) -> Result<Vec<&'a str>> {
+        let folder = self.folder.to_str().context("a folder that is not UTF-8")?;
+        Ok([kernel, &["--folder", folder]].concat())
     }
 
     fn comes_through(&self, kernel: &[&str]) -> Result<()> {
         let script = "pwd; id -u; sleep 1000000 & echo \"an error\" >&2; exit 7";
         let output = self.vm(kernel, LIMIT, &["sh", "-c", script])?;
         is(&output, 7)?;
-        let folder = self.folder.display();
+        let folder = self.root.display();
         same(&output.stdout, format!("{folder}\n0\n").as_bytes())?;
         same(&output.stderr, b"an error\n")
     }
@@ -119,7 +126,7 @@ impl Checks {
         let bytes = bytes();
         std::fs::write(&here, &bytes).context("cannot write a file")?;
         let script = "cat here; echo changed >here && echo made >new && cat here new >&2";
-        let output = self.vm(kernel, LIMIT, &["sh", "-c", script])?;
+        let output = self.vm(&self.there(kernel)?, LIMIT, &["sh", "-c", script])?;
         is(&output, 0)?;
         same(&output.stdout, &bytes)?;
         same(&output.stderr, b"changed\nmade\n")?;
@@ -129,16 +136,17 @@ impl Checks {
 
     /// The list of timers has nanoseconds.
     fn repeatable(&self, kernel: &[&str]) -> Result<()> {
-        let script = "cat /proc/timer_list /proc/stat /proc/interrupts";
+        let script = "ls with; cat /proc/timer_list /proc/stat /proc/interrupts";
         let run = |way: &[&str], log: &Path| {
             let log = log.to_string_lossy();
-            let with = [kernel, way, &["--log", &log]].concat();
+            let with = [&self.there(kernel)?, way, &["--log", &log]].concat();
             let output = self.vm(&with, LIMIT, &["sh", "-c", script])?;
             is(&output, 0)?;
             Ok::<_, anyhow::Error>(output.stdout)
         };
         let logs = ["one", "two", "three", "four"].map(|it| self.folder.join(it));
-        let counted = ["--icount", "--with", "here"];
+        std::fs::write(self.folder.join("with"), "").context("cannot write a file")?;
+        let counted = ["--icount", "--with", "with"];
         let (first, second) = (run(&counted, &logs[0])?, run(&counted, &logs[1])?);
         same(&first, &second)?;
         let read = |log: &Path| std::fs::read(log).context("no log");
