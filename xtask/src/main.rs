@@ -9,13 +9,17 @@ mod demo;
 mod dist;
 mod glibc;
 mod glibc_suite;
+mod kernel;
 mod oncpu_bench;
 mod packages;
 mod project;
 mod shell;
+mod sources;
 mod steps;
 mod use_this_glibc;
 mod virtual_time;
+mod vm;
+mod work;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -67,6 +71,10 @@ enum Verb {
     GlibcSuite(glibc_suite::Options),
     /// Build glibc with our patches, and without, and print the patched one's prefix
     Glibc(glibc::Options),
+    /// Build Linux with our patches and print where its image is
+    Kernel(kernel::Options),
+    /// Run a command in a virtual machine on that kernel, or a shell
+    Vm(vm::Options),
     /// Rewrite real programs and odd inputs to another glibc and run them, patchelf beside it
     UseThisGlibc(use_this_glibc::Options),
 }
@@ -97,8 +105,7 @@ fn main() -> ExitCode {
     take_signals_back();
     let cli = Cli::parse();
     match run(cli.verb) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
@@ -106,10 +113,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// True when everything that was asked for went well.
-fn run(verb: Verb) -> anyhow::Result<bool> {
+/// The exit code: 0 when everything that was asked for went well, or the virtual machine's.
+fn run(verb: Verb) -> anyhow::Result<u8> {
     let project = Project::locate()?;
-    match verb {
+    let well = match verb {
         Verb::Dist => {
             let dist = dist::build(&project)?;
             println!("{}", dist.display());
@@ -140,6 +147,8 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             packages::require("glibc")?;
             glibc::run(&project, &options)
         }
+        Verb::Kernel(options) => kernel::run(&project, &options),
+        Verb::Vm(options) => return vm::run(&project, &options),
         Verb::UseThisGlibc(options) => {
             packages::require("use-this-glibc")?;
             let prefix = match &options.prefix {
@@ -155,5 +164,6 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             let report = use_this_glibc::run(&project, &prefix, &options)?;
             Ok(report.holds(&options))
         }
-    }
+    };
+    well.map(|well| u8::from(!well))
 }

@@ -105,6 +105,26 @@ const NEEDS: &[(&str, &[&str])] = &[
     ("callgrind", &["gcc", "libc6-dev", "valgrind"]),
     // The kernel and the guest's shell are fetched and not installed.
     ("virtual-time", &["qemu-system-x86"]),
+    // The source of the kernel is fetched and not installed.
+    (
+        "kernel",
+        &[
+            "bc",
+            "binutils",
+            "bison",
+            "flex",
+            "gcc",
+            "libc6-dev",
+            "libelf-dev",
+            "make",
+            "patch",
+            "perl",
+            "python3",
+            "xz-utils",
+        ],
+    ),
+    // Debian's kernel has its modules compressed.
+    ("vm", &["qemu-system-x86", "util-linux", "xz-utils"]),
     // memaslap, the load generator, is built from source.
     (
         "memcached",

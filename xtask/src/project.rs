@@ -73,6 +73,17 @@ impl Project {
         make_folder(&folder)?;
         Ok(folder)
     }
+
+    /// Where finished things are kept: the user's cache folder, or `otherwise` in the target folder where that cannot be written.
+    pub fn cache(&self, otherwise: &str) -> Result<PathBuf> {
+        if let Some(cache) = cache_folder()
+            && make_folder(&cache).is_ok()
+            && tempfile::tempfile_in(&cache).is_ok()
+        {
+            return Ok(cache);
+        }
+        self.work_folder(otherwise)
+    }
 }
 
 pub fn make_folder(folder: &Path) -> Result<()> {

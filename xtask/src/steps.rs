@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::packages::{self, Ready};
 use crate::project::{Project, cargo, in_ci};
-use crate::{callgrind, dist, glibc, glibc_suite, shell, use_this_glibc, virtual_time};
+use crate::{callgrind, dist, glibc, glibc_suite, shell, use_this_glibc, virtual_time, vm};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -141,6 +141,13 @@ const STEPS: &[Step] = &[
         packages: "virtual-time",
         needs_dist: true,
         run: two_boots,
+    },
+    Step {
+        name: "kernel",
+        about: "Linux with our patches builds, and commands run on it in QEMU",
+        packages: "kernel",
+        needs_dist: false,
+        run: machines,
     },
 ];
 
@@ -492,6 +499,30 @@ fn two_boots(project: &Project) -> Result<Tally> {
     };
     let mut tally = Tally::default();
     for (text, good) in virtual_time::check(&image) {
+        println!("{}: {text}", if good { "ok" } else { "FAILED" });
+        tally = tally.add(if good { Tally::PASSED } else { Tally::FAILED });
+    }
+    Ok(tally)
+}
+
+fn machines(project: &Project) -> Result<Tally> {
+    if let Ready::No(what_to_do) = packages::prepare("vm") {
+        println!("SKIPPED: {what_to_do}");
+        return Ok(if in_ci() {
+            Tally::FAILED
+        } else {
+            Tally::SKIPPED
+        });
+    }
+    // Debian's kernel is booted, too.
+    if !in_ci()
+        && let Err(error) = virtual_time::guest::kernel(project, virtual_time::guest::KERNEL)
+    {
+        println!("SKIPPED: {error:#}");
+        return Ok(Tally::SKIPPED);
+    }
+    let mut tally = Tally::default();
+    for (text, good) in vm::step::check(project)? {
         println!("{}: {text}", if good { "ok" } else { "FAILED" });
         tally = tally.add(if good { Tally::PASSED } else { Tally::FAILED });
     }

@@ -11,11 +11,12 @@ use anyhow::{Context, Result};
 
 use super::new_tests;
 use super::recipe;
-use super::source::{Archive, Patch, remove};
-use super::work::Work;
+use super::source::{self, Archive};
 use super::{complete, sums};
 use crate::project::make_folder;
 use crate::shell;
+use crate::sources::{self, Patch, remove};
+use crate::work::Work;
 
 /// Lines that a build writes, for the bar.
 const MAKE_LINES: u64 = 20_000;
@@ -40,7 +41,7 @@ impl Build<'_> {
                 archive.path.display(),
                 archive.version
             );
-            archive.unpack(&self.tree())
+            sources::unpack(&archive.path, &self.tree())
         })?;
         work.stage("configured", || self.configure(archive))?;
         work.stage("stock-built", || {
@@ -143,7 +144,7 @@ impl Build<'_> {
         let undo = self.work.path(&format!("before-{name}"));
         self.work.stage(&name, || {
             patch.apply(&self.tree(), &undo)?;
-            for subdir in patch.subdirs(&self.tree()) {
+            for subdir in source::subdirs(patch, &self.tree()) {
                 let what = format!("{}: compile {subdir}", patch.name);
                 let library = format!("{subdir}/subdir_lib");
                 let mut make = self.make("", &[library.into()]);

@@ -5,18 +5,17 @@
 //! it. What is kept is named after all that went into it, lives under the user's cache folder (without one, under the target
 //! folder) and is only ever put there whole.
 //!
-//! [`recipe`] says how, [`source`] unpacks and patches, [`work`] runs commands and remembers what is done, [`build`] has the
+//! [`recipe`] says how, [`source`] verifies, [`build`] has the
 //! order, [`complete`] looks at what was installed, [`new_tests`] runs the tests that the patches add, [`sums`] compares
 //! glibc's own summaries, [`step`] is the step of `cargo xtask test`.
 
 mod build;
 mod complete;
 mod new_tests;
-mod recipe;
+pub mod recipe;
 mod source;
 pub mod step;
 mod sums;
-mod work;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -24,15 +23,16 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::Usage;
-use crate::project::{Project, cache_folder, make_folder};
+use crate::project::{Project, make_folder};
 use crate::shell;
+use crate::sources::{self, Patch};
+use crate::work::{self, Work};
 use build::Build;
 use new_tests::NewTest;
-use source::{Archive, Patch};
-use work::Work;
+use source::Archive;
 
 /// Everything whose text decides what is built.
 const RECIPE: &[&str] = &[include_str!("recipe.rs")];
@@ -101,13 +101,16 @@ struct Plan {
 impl Plan {
     fn new(project: &Project, options: &Options) -> Result<Self> {
         let series = project.root.join("glibc-patches").join(recipe::VERSION);
-        let patches = source::series(&series)?;
+        let patches = sources::series(&series)?;
+        if patches.is_empty() {
+            bail!("{}/series names no patch", series.display());
+        }
         let archive = Archive::verified()?;
         let named = options.prefix.as_deref().map(absolute).transpose()?;
         let key = key(&archive, &patches, named.as_deref())?;
-        let home = home(project)?;
+        let home = project.cache("glibc")?;
         for folder in named.iter().chain([&home]) {
-            fit_for_make(folder)?;
+            work::fit_for_make(folder)?;
         }
         let prefix = match &named {
             Some(prefix) => prefix.clone(),
@@ -157,7 +160,7 @@ impl Plan {
         }
         gather(&work.path("stock"), &half.join("stock"))?;
         gather(&work.path(new_tests::RECORD), &half.join(new_tests::RECORD))?;
-        source::remove(&folder)?;
+        sources::remove(&folder)?;
         rename(&half, &folder)
     }
 }
@@ -184,7 +187,7 @@ pub fn prepare(project: &Project, options: &Options) -> Result<Kept> {
     let build = Build {
         work: &work,
         prefix: &plan.prefix,
-        jobs: options.jobs.map_or_else(cpus, NonZeroUsize::get),
+        jobs: options.jobs.map_or_else(work::cpus, NonZeroUsize::get),
         check: false,
     };
     build.run(&plan.archive, &plan.patches)?;
@@ -203,7 +206,7 @@ fn check(project: &Project, options: &Options) -> Result<bool> {
     let build = Build {
         work: &work,
         prefix: &plan.prefix,
-        jobs: options.jobs.map_or_else(cpus, NonZeroUsize::get),
+        jobs: options.jobs.map_or_else(work::cpus, NonZeroUsize::get),
         check: true,
     };
     build.run(&plan.archive, &plan.patches)?;
@@ -312,16 +315,6 @@ fn key(archive: &Archive, patches: &[Patch], prefix: Option<&Path>) -> Result<St
     Ok(format!("{:016x}", hasher.finish()))
 }
 
-fn home(project: &Project) -> Result<PathBuf> {
-    if let Some(cache) = cache_folder()
-        && make_folder(&cache).is_ok()
-        && tempfile::tempfile_in(&cache).is_ok()
-    {
-        return Ok(cache);
-    }
-    project.work_folder("glibc")
-}
-
 fn absolute(folder: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(folder)
         .with_context(|| format!("{} is no folder", folder.display()))?;
@@ -329,19 +322,6 @@ fn absolute(folder: &Path) -> Result<PathBuf> {
         return Err(Usage("--prefix / would replace everything".to_owned()).into());
     }
     Ok(path)
-}
-
-/// glibc's makefiles and scripts quote nothing.
-fn fit_for_make(folder: &Path) -> Result<()> {
-    let plain = |c: char| c.is_alphanumeric() || "/-_.+,@~".contains(c);
-    if !folder.to_string_lossy().chars().all(plain) {
-        let text = format!(
-            "glibc cannot be built for a folder of this name: {}",
-            folder.display()
-        );
-        return Err(Usage(text).into());
-    }
-    Ok(())
 }
 
 /// An empty folder, or one of ours.
@@ -388,10 +368,6 @@ fn gather(from: &Path, to: &Path) -> Result<()> {
 fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to)
         .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
-}
-
-fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 #[cfg(test)]

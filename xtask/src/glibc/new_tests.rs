@@ -12,8 +12,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use wait_timeout::ChildExt;
 
 use super::build::Build;
-use super::source::Patch;
 use crate::shell;
+use crate::sources::Patch;
 
 /// In the work folder and in the kept build.
 pub const RECORD: &str = "new-tests.txt";
@@ -96,7 +96,7 @@ fn list_file(build: &Build, subdir: &str) -> PathBuf {
 }
 
 fn subdirs(build: &Build, patches: &[Patch]) -> BTreeSet<String> {
-    let of = |patch: &Patch| patch.subdirs(&build.tree());
+    let of = |patch: &Patch| super::source::subdirs(patch, &build.tree());
     patches.iter().flat_map(of).collect()
 }
 

@@ -1,16 +1,15 @@
-//! Debian's source archive, checked against the package's own list, and our patches as they stand in the series.
+//! Debian's source archive, checked against the package's own list, and what the patches of it have compiled.
 //!
-//! May ask dpkg. Unpacks, and applies one patch at a time so that an interrupted one can be taken back.
+//! May ask dpkg.
 
-use std::io::{Seek, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::recipe;
-use crate::project::make_folder;
 use crate::shell;
+use crate::sources::Patch;
 
 const PACKAGE: &str = "glibc-source";
 
@@ -52,260 +51,42 @@ impl Archive {
         }
         Ok(Self { path, version })
     }
-
-    /// The tree, put at `to` whole.
-    pub fn unpack(&self, to: &Path) -> Result<()> {
-        let half = to.with_extension("unpacking");
-        remove(&half)?;
-        remove(to)?;
-        make_folder(&half)?;
-        let mut tar = Command::new("tar");
-        tar.arg("-xJf").arg(&self.path).arg("-C").arg(&half);
-        tar.arg("--strip-components=1");
-        shell::output(&mut tar)?;
-        std::fs::rename(&half, to).with_context(|| format!("cannot make {}", to.display()))
-    }
 }
 
 fn dpkg(args: &[&str]) -> Result<String> {
     shell::output(Command::new("dpkg-query").args(args))
 }
 
-/// One of the series.
-pub struct Patch {
-    pub name: String,
-    pub text: Vec<u8>,
-    /// Files that it changes, adds or removes, relative to the tree.
-    pub files: Vec<PathBuf>,
-}
-
-/// The patches of `folder` in the order of its file `series`.
-pub fn series(folder: &Path) -> Result<Vec<Patch>> {
-    let list = folder.join("series");
-    let text = std::fs::read_to_string(&list)
-        .with_context(|| format!("cannot read {}", list.display()))?;
-    let patches = names(&text)
-        .map(|name| Patch::read(folder, name))
-        .collect::<Result<Vec<_>>>()?;
-    if patches.is_empty() {
-        bail!("{} names no patch", list.display());
-    }
-    Ok(patches)
-}
-
-/// quilt's form: a name a line, options after it, comments behind a hash.
-fn names(series: &str) -> impl Iterator<Item = &str> {
-    series
-        .lines()
-        .filter_map(|line| line.split('#').next()?.split_whitespace().next())
-}
-
-impl Patch {
-    fn read(folder: &Path, name: &str) -> Result<Self> {
-        let path = folder.join(name);
-        let text = std::fs::read(&path)
-            .with_context(|| format!("cannot read {}, which the series names", path.display()))?;
-        let files = touched(&String::from_utf8_lossy(&text));
-        let inside = |file: &PathBuf| {
-            file.components()
-                .all(|it| matches!(it, Component::Normal(_)))
-        };
-        if files.is_empty() || !files.iter().all(inside) {
-            bail!("{} is no patch of glibc's tree", path.display());
-        }
-        Ok(Self {
-            name: name.to_owned(),
-            text,
-            files,
-        })
-    }
-
-    /// Applies to `tree` without fuzz. `undo` holds the files as they were until the caller is through and calls [`Self::settle`];
-    /// if it is there already, the last try was interrupted and is taken back first.
-    pub fn apply(&self, tree: &Path, undo: &Path) -> Result<()> {
-        if undo.is_dir() {
-            for file in &self.files {
-                let (kept, there) = (undo.join(file), tree.join(file));
-                if kept.is_file() {
-                    copy(&kept, &there)?;
-                } else if there.is_file() {
-                    std::fs::remove_file(&there)
-                        .with_context(|| format!("cannot remove {}", there.display()))?;
-                }
-            }
-        } else {
-            let half = undo.with_extension("half");
-            remove(&half)?;
-            make_folder(&half)?;
-            for file in self.files.iter().filter(|file| tree.join(file).is_file()) {
-                copy(&tree.join(file), &half.join(file))?;
-            }
-            std::fs::rename(&half, undo)
-                .with_context(|| format!("cannot make {}", undo.display()))?;
-        }
-        // Nothing is touched unless all of it applies.
-        self.patch(tree, true)?;
-        self.patch(tree, false)
-    }
-
-    /// The patch stays.
-    pub fn settle(&self, undo: &Path) -> Result<()> {
-        remove(undo)
-    }
-
-    fn patch(&self, tree: &Path, dry: bool) -> Result<()> {
-        let mut command = Command::new("patch");
-        command.args(["-p1", "--force", "--fuzz=0", "--no-backup-if-mismatch"]);
-        if dry {
-            command.arg("--dry-run");
-        }
-        // The text that the key was formed of, and not what the file may hold by now.
-        let mut text = tempfile::tempfile().context("cannot make a scratch file")?;
-        text.write_all(&self.text)
-            .and_then(|()| text.rewind())
-            .context("cannot write a scratch file")?;
-        command.arg("-d").arg(tree).stdin(text);
-        let output = command.output().context("cannot run patch")?;
-        if !output.status.success() {
-            bail!(
-                "{} does not apply without fuzz: {}",
-                self.name,
-                String::from_utf8_lossy(&output.stdout).trim()
-            );
-        }
-        Ok(())
-    }
-
-    /// The subfolders of glibc with objects of its own that have to be compiled again. Everything of sysdeps that we change is threads.
-    pub fn subdirs(&self, tree: &Path) -> Vec<String> {
-        let owner = |file: &PathBuf| {
-            let top = file.iter().next()?.to_string_lossy().into_owned();
-            let own = top != "sysdeps" && tree.join(&top).join("Makefile").is_file();
-            Some(if own { top } else { "nptl".to_owned() })
-        };
-        let mut subdirs: Vec<String> = self.files.iter().filter_map(owner).collect();
-        subdirs.sort();
-        subdirs.dedup();
-        subdirs
-    }
-}
-
-/// Files that a patch names, by its pairs of `---` and `+++` lines.
-fn touched(patch: &str) -> Vec<PathBuf> {
-    let lines: Vec<&str> = patch.lines().collect();
-    let mut files: Vec<PathBuf> = lines
-        .windows(2)
-        .filter_map(|pair| {
-            let old = pair[0].strip_prefix("--- ")?;
-            let new = pair[1].strip_prefix("+++ ")?;
-            let name = if new.starts_with("/dev/null") {
-                old
-            } else {
-                new
-            };
-            let name = name.split('\t').next()?;
-            Some(PathBuf::from(name.split_once('/')?.1))
-        })
-        .collect();
-    files.sort();
-    files.dedup();
-    files
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    make_folder(to.parent().unwrap_or(to))?;
-    std::fs::copy(from, to)
-        .map(drop)
-        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
-}
-
-/// A folder that may not be there.
-pub fn remove(folder: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
+/// The subfolders of glibc with objects of its own that have to be compiled again. Everything of sysdeps that we change is threads.
+pub fn subdirs(patch: &Patch, tree: &Path) -> Vec<String> {
+    let owner = |file: &PathBuf| {
+        let top = file.iter().next()?.to_string_lossy().into_owned();
+        let own = top != "sysdeps" && tree.join(&top).join("Makefile").is_file();
+        Some(if own { top } else { "nptl".to_owned() })
+    };
+    let mut subdirs: Vec<String> = patch.files.iter().filter_map(owner).collect();
+    subdirs.sort();
+    subdirs.dedup();
+    subdirs
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PATCH: &str = "\
-From: someone
---- a/nptl/old.c\t2020
-+++ b/nptl/old.c
-@@ -1,2 +1,2 @@
- one
--two
-+zwei
---- /dev/null
-+++ b/sysdeps/pthread/new.c
-@@ -0,0 +1 @@
-+new
-";
-
-    fn a_tree() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().expect("a folder");
-        make_folder(&folder.path().join("tree/nptl")).expect("a tree");
-        std::fs::write(folder.path().join("tree/nptl/old.c"), "one\ntwo\n").expect("a file");
-        std::fs::write(folder.path().join("tree/nptl/Makefile"), "").expect("a file");
-        folder
-    }
-
-    fn a_patch(folder: &Path, text: &str) -> Patch {
-        std::fs::write(folder.join("a.patch"), text).expect("a patch");
-        std::fs::write(folder.join("series"), "# ours\na.patch -p1\n\n").expect("a series");
-        series(folder).expect("a series").remove(0)
-    }
+    use crate::project::make_folder;
 
     #[test]
-    fn a_patch_names_the_files_it_changes_and_adds() {
-        assert_eq!(
-            touched(PATCH),
-            ["nptl/old.c", "sysdeps/pthread/new.c"].map(PathBuf::from)
-        );
-    }
-
-    #[test]
-    fn an_empty_series_is_an_error() {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("series"), "# none yet\n").expect("a series");
-        assert!(series(folder.path()).is_err());
-    }
-
-    #[test]
-    fn an_interrupted_patch_is_taken_back_and_applied_anew() {
-        let folder = a_tree();
-        let (tree, undo) = (folder.path().join("tree"), folder.path().join("undo"));
-        let patch = a_patch(folder.path(), PATCH);
-        for _interrupted in 0..2 {
-            patch.apply(&tree, &undo).expect("applies");
-            let read = |name: &str| std::fs::read_to_string(tree.join(name)).expect("a file");
-            assert_eq!(read("nptl/old.c"), "one\nzwei\n");
-            assert_eq!(read("sysdeps/pthread/new.c"), "new\n");
-        }
-        patch.settle(&undo).expect("settled");
-        assert_eq!(patch.subdirs(&tree), ["nptl"]);
-    }
-
-    #[test]
-    fn a_patch_that_needs_fuzz_changes_nothing() {
-        let folder = a_tree();
-        let tree = folder.path().join("tree");
-        let patch = a_patch(folder.path(), &PATCH.replace(" one\n", " eins\n"));
-        assert!(patch.apply(&tree, &folder.path().join("undo")).is_err());
-        assert!(!tree.join("sysdeps/pthread/new.c").exists());
-    }
-
-    #[test]
-    fn a_patch_that_leaves_the_tree_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let text = PATCH.replace("b/nptl/old.c", "b/../old.c");
-        std::fs::write(folder.path().join("a.patch"), text).expect("a patch");
-        std::fs::write(folder.path().join("series"), "a.patch\n").expect("a series");
-        assert!(series(folder.path()).is_err());
+    fn what_a_patch_changes_in_sysdeps_is_compiled_in_nptl() {
+        let tree = tempfile::tempdir().expect("a folder");
+        make_folder(&tree.path().join("stdio-common")).expect("a tree");
+        std::fs::write(tree.path().join("stdio-common/Makefile"), "").expect("a file");
+        let patch = Patch {
+            name: "a.patch".to_owned(),
+            text: Vec::new(),
+            files: ["stdio-common/a.c", "sysdeps/pthread/b.c"]
+                .map(PathBuf::from)
+                .to_vec(),
+        };
+        assert_eq!(subdirs(&patch, tree.path()), ["nptl", "stdio-common"]);
     }
 }

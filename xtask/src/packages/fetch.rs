@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::project::{self, Project, make_folder};
+use crate::project::{Project, make_folder};
 use crate::shell;
 
 /// A package as apt's lists describe it.
@@ -19,10 +19,22 @@ pub struct Package {
     pub version: String,
     /// Names alone, the first of each group of alternatives.
     pub depends: Vec<String>,
-    sha256: String,
+    pub sha256: String,
 }
 
-/// What apt would install now under that name.
+impl Package {
+    /// One that is known without asking apt.
+    pub fn pinned(name: &str, version: &str, sha256: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            depends: Vec::new(),
+            sha256: sha256.to_owned(),
+        }
+    }
+}
+
+/// What apt would install now under that name, or `name=version`.
 pub fn find(name: &str) -> Result<Package> {
     let show = || {
         let mut command = Command::new("apt-cache");
@@ -42,9 +54,8 @@ pub fn find(name: &str) -> Result<Package> {
 
 /// The folder `part` of what the package would install, unpacked.
 pub fn unpacked(project: &Project, package: &Package, part: &str) -> Result<PathBuf> {
-    let home = home(project)?;
-    let hash = package.sha256.get(..16).unwrap_or(&package.sha256);
-    let kept = home.join(format!("{}-{hash}", package.name));
+    let home = project.cache("packages")?;
+    let kept = place(&home, package);
     if kept.join(part).is_dir() {
         return Ok(kept.join(part));
     }
@@ -52,7 +63,7 @@ pub fn unpacked(project: &Project, package: &Package, part: &str) -> Result<Path
         .prefix("unpacking-")
         .tempdir_in(&home)
         .with_context(|| format!("cannot make a folder in {}", home.display()))?;
-    println!("   downloading {} {}", package.name, package.version);
+    eprintln!("   downloading {} {}", package.name, package.version);
     let archive = match download(package, scratch.path()) {
         Ok(archive) => archive,
         // The lists name a version that the mirror has replaced.
@@ -63,27 +74,29 @@ pub fn unpacked(project: &Project, package: &Package, part: &str) -> Result<Path
     };
     let tree = scratch.path().join("tree");
     shell::output(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&tree))?;
-    let wanted = scratch.path().join("kept");
-    make_folder(&wanted)?;
-    std::fs::rename(tree.join(part), wanted.join(part))
-        .with_context(|| format!("{} has no /{part}", package.name))?;
-    if let Err(error) = std::fs::rename(&wanted, &kept)
+    let (there, wanted) = (tree.join(part), kept.join(part));
+    if !there.is_dir() {
+        bail!("{} has no /{part}", package.name);
+    }
+    make_folder(wanted.parent().unwrap_or(&kept))?;
+    if let Err(error) = std::fs::rename(&there, &wanted)
         // Another run was faster: its folder holds the same.
-        && !kept.join(part).is_dir()
+        && !wanted.is_dir()
     {
-        return Err(error).with_context(|| format!("cannot keep {}", kept.display()));
+        return Err(error).with_context(|| format!("cannot keep {}", wanted.display()));
     }
     Ok(kept.join(part))
 }
 
-fn home(project: &Project) -> Result<PathBuf> {
-    if let Some(cache) = project::cache_folder()
-        && make_folder(&cache).is_ok()
-        && tempfile::tempfile_in(&cache).is_ok()
-    {
-        return Ok(cache);
-    }
-    project.work_folder("packages")
+/// Has it been unpacked before?
+pub fn is_kept(project: &Project, package: &Package, part: &str) -> Result<bool> {
+    let home = project.cache("packages")?;
+    Ok(place(&home, package).join(part).is_dir())
+}
+
+fn place(home: &Path, package: &Package) -> PathBuf {
+    let hash = package.sha256.get(..16).unwrap_or(&package.sha256);
+    home.join(format!("{}-{hash}", package.name))
 }
 
 /// apt checks the hash.

@@ -18,14 +18,44 @@ use crate::shell;
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 
+/// The package that depends on the newest kernel of the version that our patches are for.
+pub const KERNEL: &str = "linux-image-6.12-amd64";
+
 pub struct Kernel {
+    /// None for an image of the user's.
+    package: Option<fetch::Package>,
     pub image: PathBuf,
-    /// Package and version.
+    /// Package and version, or what the image says of itself.
     pub version: String,
 }
 
-/// The kernel that `metapackage` depends on.
-pub fn kernel(project: &Project, metapackage: &str) -> Result<Kernel> {
+/// The image at that path, or the kernel that the package of that name depends on.
+pub fn kernel(project: &Project, name: &str) -> Result<Kernel> {
+    if name.contains('/') {
+        let image = PathBuf::from(name);
+        return Ok(Kernel {
+            package: None,
+            version: version(&read(&image)?)
+                .with_context(|| format!("{name} is no image of a kernel"))?,
+            image,
+        });
+    }
+    kernel_of(project, name)
+}
+
+/// As the boot protocol has it: 0x200 less than where the text begins stands at 0x20e, of images that say "HdrS" at 0x202.
+fn version(image: &[u8]) -> Option<String> {
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let low = *image.get(0x20e)?;
+    let high = *image.get(0x20f)?;
+    let text = image.get(usize::from(u16::from_le_bytes([low, high])) + 0x200..)?;
+    let end = text.iter().position(|byte| *byte == 0)?;
+    Some(format!("Linux {}", String::from_utf8_lossy(&text[..end])))
+}
+
+fn kernel_of(project: &Project, metapackage: &str) -> Result<Kernel> {
     let meta = fetch::find(metapackage)?;
     let is_image = |name: &&String| name.starts_with("linux-image-");
     let name = meta.depends.iter().find(is_image).with_context(|| {
@@ -38,7 +68,17 @@ pub fn kernel(project: &Project, metapackage: &str) -> Result<Kernel> {
     Ok(Kernel {
         image: the_kernel_in(&boot)?,
         version: format!("{} {}", package.name, package.version),
+        package: Some(package),
     })
+}
+
+impl Kernel {
+    /// Folder with the package's modules somewhere below.
+    pub fn modules(&self, project: &Project) -> Result<PathBuf> {
+        let package = self.package.as_ref();
+        let package = package.context("an image alone has no modules")?;
+        fetch::unpacked(project, package, "lib/modules")
+    }
 }
 
 fn the_kernel_in(boot: &Path) -> Result<PathBuf> {
@@ -66,8 +106,13 @@ pub fn initramfs(project: &Project, lib: &Path, to: &Path) -> Result<()> {
             files.insert(name, read(Path::new(&library))?);
         }
     }
+    write(&files, &["dev", "proc", "sys"], to)
+}
+
+/// Writes an archive of files and empty folders.
+pub fn write(files: &BTreeMap<String, Vec<u8>>, folders: &[&str], to: &Path) -> Result<()> {
     let mut archive = Vec::new();
-    pack(&files, &["dev", "proc", "sys"], &mut archive).context("cannot pack the initramfs")?;
+    pack(files, folders, &mut archive).context("cannot pack the initramfs")?;
     std::fs::write(to, archive).with_context(|| format!("cannot write {}", to.display()))
 }
 
@@ -76,7 +121,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 /// All shared objects that `program` is loaded with, the loader included.
-fn libraries(program: &Path) -> Result<Vec<String>> {
+pub fn libraries(program: &Path) -> Result<Vec<String>> {
     let listing = shell::output(Command::new("ldd").arg(program))?;
     if listing.contains("not found") {
         bail!("{} lacks a library: see `ldd {0}`", program.display());
@@ -124,6 +169,17 @@ fn pack(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_says_its_version_and_another_file_does_not() {
+        let mut image = vec![0; 0x400];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x150_u16.to_le_bytes());
+        image[0x350..0x356].copy_from_slice(b"6.12-x");
+        assert_eq!(version(&image).as_deref(), Some("Linux 6.12-x"));
+        assert_eq!(version(&vec![0; 0x400]), None);
+        assert_eq!(version(b"MZ"), None);
+    }
 
     #[test]
     fn ldd_is_read_with_the_loader_and_without_the_vdso() {

@@ -16,7 +16,7 @@ use crate::shell;
 pub const QEMU: &str = "qemu-system-x86_64";
 /// An instruction takes 2^0 ns. At larger values the timer ticks of 16 virtual CPUs eat up the
 /// instructions that there are.
-const SHIFT: u32 = 0;
+pub const SHIFT: u32 = 0;
 /// Nothing random, no time source but the virtual clock; no self-tests of the kernel's
 /// cryptography in the background, they hold a virtual CPU without a pause.
 const KERNEL_ARGS: &str = "console=ttyS0 quiet panic=-1 nokaslr random.trust_cpu=off tsc=reliable \

@@ -31,8 +31,8 @@
 
 mod compare;
 mod driver;
-mod guest;
-mod machine;
+pub mod guest;
+pub mod machine;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -82,8 +82,8 @@ pub struct Options {
     /// Real time that a pair of boots may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// Debian package that depends on the kernel to boot
-    #[arg(long, value_name = "PACKAGE", default_value = KERNEL)]
+    /// Debian package that depends on the kernel to boot, or an image's path, such as `cargo xtask kernel` prints
+    #[arg(long, value_name = "PACKAGE|PATH", default_value = guest::KERNEL)]
     kernel: String,
     /// The preload to measure; the one in target/dist is built if this is left out
     #[arg(long)]
@@ -92,8 +92,6 @@ pub struct Options {
     #[arg(long)]
     out: Option<PathBuf>,
 }
-
-const KERNEL: &str = "linux-image-6.12-amd64";
 
 pub fn run(project: &Project, options: &Options) -> Result<bool> {
     packages::require("virtual-time")?;
@@ -225,7 +223,7 @@ pub struct Image {
 impl Image {
     /// With the preload in target/dist.
     pub fn of_dist(project: &Project) -> Result<Self> {
-        Self::prepare(project, &project.preload(), KERNEL)
+        Self::prepare(project, &project.preload(), guest::KERNEL)
     }
 
     fn prepare(project: &Project, lib: &Path, metapackage: &str) -> Result<Self> {

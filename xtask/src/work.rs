@@ -15,7 +15,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::fcntl::{Flock, FlockArg};
 use wait_timeout::ChildExt;
 
-use super::recipe;
+use crate::Usage;
+use crate::glibc::recipe::FOREIGN_ENV;
 use crate::project::make_folder;
 use crate::shell;
 
@@ -84,7 +85,7 @@ impl Work {
     pub fn run(&self, what: &str, lines: Option<u64>, command: &mut Command) -> Result<()> {
         let log = self.append(command)?;
         let begin = log.metadata().map_or(0, |it| it.len());
-        for name in recipe::FOREIGN_ENV {
+        for name in FOREIGN_ENV {
             command.env_remove(name);
         }
         command
@@ -134,14 +135,31 @@ impl Work {
 
     /// Begins again.
     pub fn clear(&self) -> Result<()> {
-        super::source::remove(&self.folder)?;
+        crate::sources::remove(&self.folder)?;
         make_folder(&self.folder.join("done"))
     }
 
-    /// Removes the folder: about 1 GB.
+    /// Removes the folder.
     pub fn remove(self) -> Result<()> {
-        super::source::remove(&self.folder)
+        crate::sources::remove(&self.folder)
     }
+}
+
+/// The makefiles and scripts of what is built here quote nothing.
+pub fn fit_for_make(folder: &Path) -> Result<()> {
+    let plain = |c: char| c.is_alphanumeric() || "/-_.+,@~".contains(c);
+    if !folder.to_string_lossy().chars().all(plain) {
+        let text = format!(
+            "nothing can be built by make in a folder of this name: {}",
+            folder.display()
+        );
+        return Err(Usage(text).into());
+    }
+    Ok(())
+}
+
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 /// Counts the lines that are added to a file.
