@@ -10,6 +10,7 @@ use autolock_lock::{
     contended,
     node::Node,
     oncpu::{
+        Holder,
         HolderState::{self, NotRunning, Running, Unknown},
         OnCpu,
     },
@@ -38,8 +39,8 @@ fn pass_time(ns: u64) {
 struct Source;
 
 impl OnCpu for Source {
-    fn thread(tid: i32) -> HolderState {
-        if tid == HOLDER {
+    fn thread(holder: Holder) -> HolderState {
+        if holder.tid == HOLDER {
             SAYS.get()(NOW.get())
         } else {
             Unknown
@@ -108,11 +109,11 @@ impl Platform for Machine {
 }
 
 /// How long a waiter of a held mutex stays awake, in nanoseconds.
-fn first_sleep(kind: u32, seat: u32, holder_cpu: u16, says: fn(u64) -> HolderState) -> u64 {
+fn first_sleep(kind: u32, seat: u32, holder_place: u16, says: fn(u64) -> HolderState) -> u64 {
     let mutex = Mutex::new(kind);
     mutex.word.store(word::LOCKED, Relaxed);
     mutex.owner.store(HOLDER, Relaxed);
-    mutex.holder_cpu.store(holder_cpu, Relaxed);
+    mutex.holder_place.store(holder_place, Relaxed);
     mutex.seat.store(seat, Relaxed);
     NOW.set(0);
     SAYS.set(says);

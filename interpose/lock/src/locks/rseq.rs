@@ -33,7 +33,7 @@ use autolock_abi::sync::{
 use super::bounded::{FOREVER_NS, Spin};
 use crate::{
     algorithm::{Algorithm, Info, Order, Waiting},
-    oncpu::{Holder, HolderState, OnCpu},
+    oncpu::{Holder, HolderState, NOWHERE, OnCpu},
     platform::Platform,
 };
 
@@ -43,14 +43,12 @@ const CONTENDED: u32 = 2;
 
 /// How long a waiter spins before it sleeps, whatever it believes of the holder.
 const SPIN_NS: u64 = 100_000;
-/// The CPU of nobody.
-const NOWHERE: u16 = u16::MAX;
 
 /// See the module. `AUTO` is whether waiters use what the holder publishes.
 #[derive(Debug)]
 pub struct Rseq<P, const AUTO: bool> {
     word: AtomicU32,
-    cpu: hint::AtomicU16,
+    place: hint::AtomicU16,
     tid: hint::AtomicI32,
     platform: PhantomData<fn(P)>,
 }
@@ -82,7 +80,7 @@ impl<P: Platform, const AUTO: bool> Algorithm for Rseq<P, AUTO> {
     fn new() -> Self {
         Self {
             word: AtomicU32::new(FREE),
-            cpu: hint::AtomicU16::new(NOWHERE),
+            place: hint::AtomicU16::new(NOWHERE),
             tid: hint::AtomicI32::new(0),
             platform: PhantomData,
         }
@@ -100,14 +98,14 @@ impl<P: Platform, const AUTO: bool> Algorithm for Rseq<P, AUTO> {
             }
         }
         P::preemption_point();
-        self.publish(P::tid(), P::cpu());
+        self.publish(P::tid(), P::place());
     }
 
     #[inline]
     fn try_lock(&self) -> bool {
         let acquired = self.acquire(HELD);
         if acquired {
-            self.publish(P::tid(), P::cpu());
+            self.publish(P::tid(), P::place());
         }
         acquired
     }
@@ -133,20 +131,21 @@ impl<P: Platform, const AUTO: bool> Rseq<P, AUTO> {
     }
 
     #[inline]
-    fn publish(&self, tid: i32, cpu: u16) {
+    fn publish(&self, tid: i32, place: u16) {
         self.tid.store(tid, Relaxed);
-        self.cpu.store(cpu, Relaxed);
+        self.place.store(place, Relaxed);
     }
 
     /// Whether the holder has not got a CPU, as far as rseq and the platform's source know.
     fn holder_is_off_cpu(&self) -> bool {
         let holder = Holder {
             tid: self.tid.load(Relaxed),
-            cpu: self.cpu.load(Relaxed),
+            place: self.place.load(Relaxed),
         };
         let my_cpu = P::cpu();
         holder.tid != 0
-            && (holder.cpu == my_cpu || P::OnCpu::holder(holder, my_cpu) == HolderState::NotRunning)
+            && (P::OnCpu::places_are_cpus() && holder.place == my_cpu
+                || P::OnCpu::holder(holder, my_cpu) == HolderState::NotRunning)
     }
 
     #[cold]

@@ -129,8 +129,8 @@ impl<const PER_NODE: u16> Platform for PatientOn<PER_NODE> {
 pub struct Hints;
 
 impl OnCpu for Hints {
-    fn thread(tid: i32) -> HolderState {
-        if tid % 2 == 0 {
+    fn thread(holder: Holder) -> HolderState {
+        if holder.tid % 2 == 0 {
             HolderState::NotRunning
         } else {
             HolderState::Unknown
