@@ -14,11 +14,11 @@ use core::sync::atomic::{Ordering::Relaxed, compiler_fence};
 use crate::sync::hint::{AtomicU32, AtomicU64};
 
 /// `auto_lock_create(struct auto_lock_create *, size_t size, unsigned int flags)`: 0 or a negative error number.
-pub const SYS_CREATE: i64 = 2000;
+pub const SYS_CREATE: i64 = 1000;
 /// `auto_lock_destroy(unsigned int flags)`.
-pub const SYS_DESTROY: i64 = 2001;
+pub const SYS_DESTROY: i64 = 1001;
 /// `auto_lock_stats(struct auto_lock_stats *, size_t size, unsigned int flags)`.
-pub const SYS_STATS: i64 = 2002;
+pub const SYS_STATS: i64 = 1002;
 
 /// What `auto_lock_create` is told and says. Everything but `flags` is the kernel's to write.
 #[repr(C)]
@@ -34,6 +34,38 @@ pub struct Create {
     /// The size of a slot in bytes, and where the first one is in the area.
     pub slot_size: u32,
     pub slot_offset: u32,
+    /// Bits: [`FEATURE_PARK`].
+    pub features: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// [`Create::features`]: armed waiters are parked.
+pub const FEATURE_PARK: u32 = 1;
+
+/// What `auto_lock_stats` says of a process since its first slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Slots in use, the most at once, and room for how many there is.
+    pub slots: u64,
+    pub slots_peak: u64,
+    pub slots_max: u64,
+    /// Slots handed out.
+    pub creates: u64,
+    /// Threads parked; and how that ended.
+    pub parks: u64,
+    pub wakes: u64,
+    pub timeouts: u64,
+    pub signals: u64,
+    pub spurious: u64,
+    /// Not parked: the word was not waited for any more; it could not be read or written, or the slot was not in order.
+    pub changed: u64,
+    pub refused: u64,
+    /// Armed waiters preempted in favour of a thread that woke up.
+    pub hint_preemptions: u64,
+    /// Nanoseconds spent parked, by all threads.
+    pub parked_ns: u64,
 }
 
 /// What stands at the area's beginning, if the first slot does not.
@@ -85,7 +117,8 @@ pub const NOT_RUNNING: u32 = 2;
 #[cfg(not(loom))]
 const _: () = {
     use core::mem::{offset_of, size_of};
-    assert!(size_of::<Slot>() == 128 && size_of::<Header>() == 64 && size_of::<Create>() == 32);
+    assert!(size_of::<Slot>() == 128 && size_of::<Header>() == 64 && size_of::<Create>() == 40);
+    assert!(size_of::<Stats>() == 104);
     assert!(offset_of!(Slot, parks) == 12);
     assert!(offset_of!(Slot, addr) == 64 && offset_of!(Slot, timeout_us) == 92);
 };

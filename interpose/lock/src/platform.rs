@@ -3,8 +3,8 @@
 //! One implementation serves the preload (`autolock_shim::linux`), one the model checker
 //! (`tests/loom_mutex.rs`). Nothing here may allocate, log or panic.
 
-use autolock_abi::sync::AtomicU32;
 pub use autolock_abi::auto_lock::Parking;
+use autolock_abi::sync::AtomicU32;
 
 use crate::{node::Node, oncpu::OnCpu};
 

@@ -5,8 +5,8 @@
 
 use autolock_abi::{
     Mutex,
-    sync::Ordering::Relaxed,
     auto_lock::Parking,
+    sync::Ordering::Relaxed,
     word::{ATTENDED, CONTENDED, HUNGRY, UNLOCKED, unlock_owes_wake},
 };
 
@@ -124,7 +124,7 @@ impl Watch {
         let mut armed = Armed::new(&mutex.word, PARKING, BACKSTOP_NS, waiter.deadline);
         let advice = self.spin_armed::<P>(mutex, waiter, &mut armed);
         // It may have been parked up to now.
-        waiter.duty |= armed.disarm();
+        Self::disarm(&mut armed, mutex, waiter);
         advice
     }
 
@@ -139,7 +139,7 @@ impl Watch {
             let patient = self.is_patient();
             if patient {
                 // It looks away on purpose, and whoever it waits for would pay for its wake.
-                waiter.duty |= armed.disarm();
+                Self::disarm(armed, mutex, waiter);
             } else {
                 armed.arm();
             }
@@ -157,7 +157,7 @@ impl Watch {
             P::preemption_point();
             if word == UNLOCKED {
                 // The holder must not be parked: first this. And then what it says, or the sleepers on the word would be forgotten.
-                waiter.duty |= armed.disarm();
+                Self::disarm(armed, mutex, waiter);
                 // Patience ends when the mutex is idle: free, and not acquired since the last look.
                 if !(patient && moves) && try_acquire(mutex, waiter.duty) {
                     self.spun(mutex, self.elapsed() < SLEEP_NS);
@@ -175,6 +175,13 @@ impl Watch {
             } else {
                 self.pause::<P>(patient);
             }
+        }
+    }
+
+    fn disarm<P: Platform>(armed: &mut Armed<'_, P>, mutex: &Mutex, waiter: &mut Waiter<'_>) {
+        if armed.disarm() {
+            waiter.duty = true;
+            P::note(Event::Preempted, mutex);
         }
     }
 

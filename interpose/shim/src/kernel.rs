@@ -27,17 +27,13 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use autolock_abi::auto_lock::{self, Create, Header, Parking, Slot};
+use autolock_abi::auto_lock::{self, Create, Header, Parking, Slot, Stats};
 use autolock_lock::{
     oncpu::{Holder, HolderState},
     platform::Deadline,
 };
 
-use crate::{
-    autolockd, linux,
-    options::Backend,
-    stats, tcb,
-};
+use crate::{autolockd, linux, options::Backend, stats, tcb};
 
 /// Why there are no slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,21 +234,20 @@ fn enroll_in(epoch: u32) {
     if !may_call() {
         return;
     }
-    match create() {
-        Ok(made) => {
-            let number = made.slot.saturating_add(1);
-            match slot(number as usize) {
-                Some(slot) if slot.tid.load(Relaxed) == tcb::tid().unsigned_abs() => {
-                    set_own(number, epoch);
-                    ENROLLED.fetch_add(1, Relaxed);
-                    return;
-                }
-                // A child of vfork in its parent's control block: the parent may still get one.
-                Some(_) => return destroy(),
-                None => destroy(),
+    if let Ok(made) = create() {
+        let number = made.slot.saturating_add(1);
+        // An area that the program unmapped is made anew elsewhere: we stay with the old one, and without slots.
+        let is_ours = made.area == AREA.load(Relaxed).addr() as u64;
+        match slot(number as usize).filter(|_| is_ours) {
+            Some(slot) if slot.tid.load(Relaxed) == tcb::tid().unsigned_abs() => {
+                set_own(number, epoch);
+                ENROLLED.fetch_add(1, Relaxed);
+                return;
             }
+            // A child of vfork in its parent's control block: the parent may still get one.
+            Some(_) => return destroy(),
+            None => destroy(),
         }
-        Err(_) => {}
     }
     set_own(REFUSED, epoch);
     UNSERVED.fetch_add(1, Relaxed);
@@ -447,6 +442,23 @@ extern "C" fn in_child() {
     tcb::place_is_at(None);
 }
 
+/// For the statistics: what the kernel has counted.
+pub(crate) fn counted() -> Option<Stats> {
+    let mut stats = Stats::default();
+    let arguments = [
+        (&raw mut stats).expose_provenance(),
+        size_of::<Stats>(),
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: room for the answer.
+    let result = (is_on() && may_call())
+        .then(|| unsafe { linux::system_call(auto_lock::SYS_STATS, arguments) });
+    (result == Some(0)).then_some(stats)
+}
+
 /// For the statistics: threads that have, or had, a slot; threads that asked and got none.
 pub(crate) fn figures() -> (u64, u64) {
     (ENROLLED.load(Relaxed), UNSERVED.load(Relaxed))
@@ -463,6 +475,8 @@ mod tests {
         area_size: 128 * 1025,
         slot_size: 128,
         slot_offset: 128,
+        features: auto_lock::FEATURE_PARK,
+        reserved: 0,
     };
 
     #[test]
@@ -476,20 +490,47 @@ mod tests {
         for wrong in [
             Create { area: 0, ..MADE },
             Create { area: 8, ..MADE },
-            Create { area_size: 127, ..MADE },
-            Create { area_size: 255, ..MADE },
-            Create { slot_size: 0, ..MADE },
-            Create { slot_size: 64, ..MADE },
-            Create { slot_size: 200, ..MADE },
-            Create { slot_offset: 0, ..MADE },
-            Create { slot_offset: 100, ..MADE },
+            Create {
+                area_size: 127,
+                ..MADE
+            },
+            Create {
+                area_size: 255,
+                ..MADE
+            },
+            Create {
+                slot_size: 0,
+                ..MADE
+            },
+            Create {
+                slot_size: 64,
+                ..MADE
+            },
+            Create {
+                slot_size: 200,
+                ..MADE
+            },
+            Create {
+                slot_offset: 0,
+                ..MADE
+            },
+            Create {
+                slot_offset: 100,
+                ..MADE
+            },
             Create { slot: 1024, ..MADE },
-            Create { slot: u32::MAX, ..MADE },
+            Create {
+                slot: u32::MAX,
+                ..MADE
+            },
         ] {
             assert_eq!(slots_in(&wrong), None, "{wrong:?}");
         }
         // A later version may have larger ones.
-        let larger = Create { slot_size: 256, ..MADE };
+        let larger = Create {
+            slot_size: 256,
+            ..MADE
+        };
         assert_eq!(slots_in(&larger), Some(512));
     }
 
@@ -534,7 +575,10 @@ mod tests {
         disarm();
         assert_eq!(parks(), 0);
         for place in [0, 1, 77, u16::MAX] {
-            let holder = Holder { tid: tcb::tid(), place };
+            let holder = Holder {
+                tid: tcb::tid(),
+                place,
+            };
             assert_eq!(state_of(holder), HolderState::Unknown);
         }
     }

@@ -162,12 +162,7 @@ impl Platform for Linux {
     }
 
     #[inline]
-    fn arm(
-        word: &AtomicU32,
-        parking: Parking,
-        limit_ns: u64,
-        deadline: Option<&Deadline>,
-    ) -> bool {
+    fn arm(word: &AtomicU32, parking: Parking, limit_ns: u64, deadline: Option<&Deadline>) -> bool {
         kernel::arm(word, parking, limit_ns, deadline)
     }
 

@@ -112,7 +112,11 @@ fn apply(options: &mut Options, entry: &'static [u8]) -> Result<(), Problem> {
             b"kernel" => options.backend = Backend::Kernel,
             b"ebpf" => options.backend = Backend::Ebpf,
             b"user" => options.backend = Backend::User,
-            _ => return Err(Problem::Text("takes auto, kernel, ebpf or user; using auto")),
+            _ => {
+                return Err(Problem::Text(
+                    "takes auto, kernel, ebpf or user; using auto",
+                ));
+            }
         },
         b"SOCKET" => match value {
             b"" => options.socket = None,

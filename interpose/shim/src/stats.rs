@@ -165,6 +165,23 @@ pub fn finish() {
         ),
     };
     line.print();
+    if let Some(kernel) = kernel::counted() {
+        let mut line = Line::default();
+        let _ = writeln!(
+            line,
+            "autolock: kernel creates={} peak={} parks={} wakes={} timeouts={} signals={} changed={} refused={} parked-ms={} (as the kernel counted)",
+            kernel.creates,
+            kernel.slots_peak,
+            kernel.parks,
+            kernel.wakes,
+            kernel.timeouts,
+            kernel.signals,
+            kernel.changed,
+            kernel.refused,
+            kernel.parked_ns / 1_000_000,
+        );
+        line.print();
+    }
     if let Some((algorithm, mutexes, unserved)) = slots::figures() {
         let mut line = Line::default();
         let _ = writeln!(

@@ -59,12 +59,7 @@ impl Platform for Counting {
     }
 
     #[inline]
-    fn arm(
-        word: &AtomicU32,
-        parking: Parking,
-        limit_ns: u64,
-        deadline: Option<&Deadline>,
-    ) -> bool {
+    fn arm(word: &AtomicU32, parking: Parking, limit_ns: u64, deadline: Option<&Deadline>) -> bool {
         Linux::arm(word, parking, limit_ns, deadline)
     }
 

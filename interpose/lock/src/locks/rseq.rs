@@ -24,15 +24,19 @@
 
 use core::marker::PhantomData;
 
-use autolock_abi::sync::{
-    AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
-    hint,
+use autolock_abi::{
+    auto_lock::Parking,
+    sync::{
+        AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+        hint,
+    },
 };
 
 use super::bounded::{FOREVER_NS, Spin};
 use crate::{
     algorithm::{Algorithm, Info, Order, Waiting},
+    armed::Armed,
     oncpu::{Holder, HolderState, NOWHERE, OnCpu},
     platform::Platform,
 };
@@ -43,6 +47,9 @@ const CONTENDED: u32 = 2;
 
 /// How long a waiter spins before it sleeps, whatever it believes of the holder.
 const SPIN_NS: u64 = 100_000;
+
+/// A spinning waiter that loses its CPU sleeps.
+const PARKING: Parking = Parking::until(FREE, CONTENDED);
 
 /// See the module. `AUTO` is whether waiters use what the holder publishes.
 #[derive(Debug)]
@@ -114,8 +121,12 @@ impl<P: Platform, const AUTO: bool> Algorithm for Rseq<P, AUTO> {
     unsafe fn unlock(&self) {
         self.publish(0, NOWHERE);
         P::preemption_point();
+        let word = &raw const self.word;
         if self.word.swap(FREE, Release) == CONTENDED {
-            P::wake_one(&raw const self.word, false);
+            P::wake_one(word, false);
+            if AUTO {
+                P::enroll(); // Somebody had to wait for me.
+            }
         }
     }
 }
@@ -151,9 +162,10 @@ impl<P: Platform, const AUTO: bool> Rseq<P, AUTO> {
     #[cold]
     #[inline(never)]
     fn spin_or_sleep(&self) {
+        P::enroll();
         // What to acquire with: who has slept does not know who else sleeps.
         let mut held = HELD;
-        while !self.spin(held) {
+        while !self.spin(&mut held) {
             if self.word.swap(CONTENDED, Acquire) == FREE {
                 return;
             }
@@ -165,11 +177,19 @@ impl<P: Platform, const AUTO: bool> Rseq<P, AUTO> {
     }
 
     /// Spins while the holder may be running. Returns whether it acquired.
-    fn spin(&self, held: u32) -> bool {
+    fn spin(&self, held: &mut u32) -> bool {
         let mut spin = Spin::begin::<P>();
+        let mut armed = Armed::<P>::new(&self.word, PARKING, 0, None);
         loop {
-            if self.acquire(held) {
-                return true;
+            armed.arm();
+            if self.word.load(Relaxed) == FREE {
+                // Who was parked has slept, too. And never the holder.
+                if armed.disarm() {
+                    *held = CONTENDED;
+                }
+                if self.acquire(*held) {
+                    return true;
+                }
             }
             if self.holder_is_off_cpu() || spin.lasted_ns::<P>().is_some_and(|ns| ns > SPIN_NS) {
                 return false;

@@ -94,12 +94,7 @@ impl Platform for Injecting {
     }
 
     #[inline]
-    fn arm(
-        word: &AtomicU32,
-        parking: Parking,
-        limit_ns: u64,
-        deadline: Option<&Deadline>,
-    ) -> bool {
+    fn arm(word: &AtomicU32, parking: Parking, limit_ns: u64, deadline: Option<&Deadline>) -> bool {
         Linux::arm(word, parking, limit_ns, deadline)
     }
 
