@@ -45,17 +45,19 @@ pub(crate) enum Refusal {
     Filtered,
     Full,
     NoMemory,
+    Mute,
     Stranger,
 }
 
 impl Refusal {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::NotAsked,
         Self::NoKernel,
         Self::SwitchedOff,
         Self::Filtered,
         Self::Full,
         Self::NoMemory,
+        Self::Mute,
         Self::Stranger,
     ];
 
@@ -74,6 +76,7 @@ impl Refusal {
             }
             Self::Full => "the kernel has no slot left for this process",
             Self::NoMemory => "there is no memory for the kernel's slots",
+            Self::Mute => "this kernel's autolocks do not say when the program enters a sandbox",
             Self::Stranger => "this kernel's autolocks are of another version",
         }
     }
@@ -104,6 +107,7 @@ static LIVE: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
 static EPOCH: AtomicU32 = AtomicU32::new(0);
 /// The area of the epoch; written by the constructor and in fork children, while there is one thread.
 static AREA: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+/// Where the first slot is in it; 0: there is no header.
 static FIRST: AtomicUsize = AtomicUsize::new(0);
 static STRIDE: AtomicUsize = AtomicUsize::new(0);
 static SLOTS: AtomicUsize = AtomicUsize::new(0);
@@ -255,11 +259,15 @@ fn enroll_in(epoch: u32) {
 
 /// Whether no seccomp filter can mind a system call of ours, or we were told to make it all the same. There must be an area.
 fn may_call() -> bool {
-    BY_NAME.load(Relaxed) || {
-        // SAFETY: `attach` has checked that a header stands before the first slot; all of it atomics.
-        let header = unsafe { &*AREA.load(Relaxed).cast::<Header>() };
-        header.filtered.load(Relaxed) == 0
+    if BY_NAME.load(Relaxed) {
+        return true;
     }
+    if FIRST.load(Relaxed) < size_of::<Header>() {
+        return false;
+    }
+    // SAFETY: within the area, before the first slot; all of it atomics.
+    let header = unsafe { &*AREA.load(Relaxed).cast::<Header>() };
+    header.filtered.load(Relaxed) == 0
 }
 
 /// `auto_lock_create`: the calling thread's slot, which it may have already.
@@ -386,6 +394,9 @@ fn page() -> Option<&'static AtomicU32> {
 /// Begins an epoch, with the slot that was made. While there is one thread.
 fn attach(live: &'static AtomicU32, made: &Create) -> Result<(), Refusal> {
     let slots = slots_in(made).ok_or(Refusal::Stranger)?;
+    if (made.slot_offset as usize) < size_of::<Header>() && !BY_NAME.load(Relaxed) {
+        return Err(Refusal::Mute);
+    }
     AREA.store(
         core::ptr::with_exposed_provenance_mut(made.area as usize),
         Relaxed,
@@ -409,7 +420,6 @@ fn slots_in(made: &Create) -> Option<usize> {
     let (offset, stride) = (u64::from(made.slot_offset), u64::from(made.slot_size));
     let fits = made.area != 0
         && made.area.is_multiple_of(64)
-        && offset >= size_of::<Header>() as u64
         && stride >= size_of::<Slot>() as u64
         && offset.is_multiple_of(64)
         && stride.is_multiple_of(64);
@@ -511,7 +521,7 @@ mod tests {
                 ..MADE
             },
             Create {
-                slot_offset: 0,
+                slot_offset: 32,
                 ..MADE
             },
             Create {
@@ -540,7 +550,7 @@ mod tests {
             assert_eq!(Refusal::by_number(refusal as u8 + 1), Some(refusal));
         }
         assert_eq!(Refusal::by_number(0), None);
-        assert_eq!(Refusal::by_number(8), None);
+        assert_eq!(Refusal::by_number(9), None);
     }
 
     #[test]
