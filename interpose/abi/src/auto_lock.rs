@@ -76,7 +76,7 @@ pub struct Header {
     pub version: AtomicU32,
     /// Not 0 once a thread of this process has a seccomp filter.
     pub filtered: AtomicU32,
-    reserved: [AtomicU32; 14],
+    reserved: [AtomicU32; 30],
 }
 
 /// A thread's slot: a cache line that the kernel writes, and one that the thread writes.
@@ -117,7 +117,7 @@ pub const NOT_RUNNING: u32 = 2;
 #[cfg(not(loom))]
 const _: () = {
     use core::mem::{offset_of, size_of};
-    assert!(size_of::<Slot>() == 128 && size_of::<Header>() == 64 && size_of::<Create>() == 40);
+    assert!(size_of::<Slot>() == 128 && size_of::<Header>() == 128 && size_of::<Create>() == 40);
     assert!(size_of::<Stats>() == 104);
     assert!(offset_of!(Slot, parks) == 12);
     assert!(offset_of!(Slot, addr) == 64 && offset_of!(Slot, timeout_us) == 92);

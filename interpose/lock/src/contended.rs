@@ -36,6 +36,8 @@ use crate::{
 /// The first backstop of a sleep, and what is added for each sleeper before me at the gate.
 pub(crate) const BACKSTOP_NS: u64 = 4_000_000;
 const BACKSTOP_PER_SLEEPER_NS: u64 = 1_000_000;
+/// Where signals come faster than the backstop would, so many of them count as one.
+const SIGNALS_PER_BACKSTOP: u32 = 8;
 /// The backstop doubles while the holder holds on, up to this.
 const BACKSTOP_MAX_NS: u64 = 256_000_000;
 
@@ -108,13 +110,15 @@ fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
                 seat::take(mutex, waiter.me);
                 true
             }
-            Wait::Retry if gate.fired && seat::may_be_mine(mutex) => {
+            Wait::Interrupted if seat::may_be_mine(mutex) => {
                 // Moved to the word, and awake without an unlock: without me nobody is on the way to the seat.
                 waiter.duty = true;
                 seat::take(mutex, waiter.me);
                 true
             }
-            Wait::Retry => seat::claim::<P>(mutex, waiter.me, policy::keeps_warm(mutex)),
+            Wait::Retry | Wait::Interrupted => {
+                seat::claim::<P>(mutex, waiter.me, policy::keeps_warm(mutex))
+            }
         };
     }
 }
@@ -174,7 +178,7 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>, impatient: bool) 
         P::note(Event::Parked, mutex);
         match backstop.sleep::<P>(&mutex.word, mark, 0, mutex, waiter) {
             Wait::Woken => waiter.duty = true,
-            Wait::Retry => {}
+            Wait::Retry | Wait::Interrupted => {}
             Wait::TimedOut => {
                 leave_seat::<P>(mutex, waiter);
                 return Attended::TimedOut;
@@ -197,7 +201,7 @@ fn lock_shared<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
         P::note(Event::Parked, mutex);
         match backstop.sleep::<P>(&mutex.word, CONTENDED, 0, mutex, waiter) {
             Wait::Woken => waiter.duty = true,
-            Wait::Retry => {}
+            Wait::Retry | Wait::Interrupted => {}
             Wait::TimedOut => return false,
         }
     }
@@ -259,6 +263,8 @@ struct Backstop {
     ns: u64,
     /// Whether it ended the last sleep.
     fired: bool,
+    /// Sleeps in a row that a signal ended.
+    interrupted: u32,
 }
 
 impl Backstop {
@@ -266,11 +272,12 @@ impl Backstop {
         Self {
             ns: BACKSTOP_NS,
             fired: false,
+            interrupted: 0,
         }
     }
 
     /// Sleeps. `Wait::TimedOut` means that the waiter's deadline has passed; a backstop that finds the lock idle or moving without me counts as
-    /// `Wait::Woken`, one that finds it held by the same holder as `Wait::Retry`.
+    /// `Wait::Woken`, one that finds it held by the same holder as `Wait::Interrupted`.
     fn sleep<P: Platform>(
         &mut self,
         word: &autolock_abi::sync::AtomicU32,
@@ -284,9 +291,17 @@ impl Backstop {
         let ns = self.ns + BACKSTOP_PER_SLEEPER_NS * u64::from(sleepers);
         self.fired = false;
         let result = P::wait(word, expected, shared, ns, waiter.deadline);
-        if result != Wait::TimedOut || waiter.deadline.is_some_and(|deadline| P::expired(deadline))
-        {
+        self.interrupted = match result {
+            Wait::Interrupted => self.interrupted + 1,
+            _ => 0,
+        };
+        let over = result == Wait::TimedOut || self.interrupted == SIGNALS_PER_BACKSTOP;
+        if !over {
             return result;
+        }
+        self.interrupted = 0;
+        if waiter.deadline.is_some_and(|deadline| P::expired(deadline)) {
+            return Wait::TimedOut;
         }
         self.fired = true;
         P::note(Event::Backstop, mutex);
@@ -295,7 +310,7 @@ impl Backstop {
             Wait::Woken
         } else {
             self.ns = (self.ns * 2).min(BACKSTOP_MAX_NS);
-            Wait::Retry
+            Wait::Interrupted
         }
     }
 }

@@ -13,8 +13,10 @@ use crate::{node::Node, oncpu::OnCpu};
 pub enum Wait {
     /// Woken by an unlock: this waiter now has the duty that the wake stood for.
     Woken,
-    /// The word had changed before the sleep, or a signal arrived: nobody's wake was used up.
+    /// The word had changed before the sleep: nobody's wake was used up.
     Retry,
+    /// A signal arrived: nobody's wake was used up, but the sleep had begun, and the sleeper may have been moved to another word.
+    Interrupted,
     /// The time was over: nobody's wake was used up.
     TimedOut,
 }

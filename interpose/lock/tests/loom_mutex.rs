@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use autolock_abi::{Mutex, sync::Ordering::SeqCst, word};
 use autolock_lock::{mutex, platform::Deadline};
 use loom::{cell::UnsafeCell, sync::Arc, thread};
-use loom_model::{ID, KERNEL, Model, glibc, park_ends, preempt, time_passes};
+use loom_model::{ID, KERNEL, Model, glibc, park_ends, preempt, signal, time_passes};
 
 /// A mutex and the data that it protects; loom reports two threads in the cell at once.
 struct Shared {
@@ -314,6 +314,20 @@ fn trylock_beside_lockers() {
         locker.join().expect("the locker");
         assert_eq!(shared.mutex.word.load(SeqCst), word::UNLOCKED);
     });
+}
+
+/// A signal may hit a waiter that was moved from the gate to the word: it has the seat without knowing.
+#[test]
+fn a_signal_ends_a_sleep() {
+    for memory in [0, SPINS_ARE_IN_VAIN, STREAKS_PAY] {
+        check(3, move || {
+            run_beside(
+                &experienced(memory),
+                vec![Shared::ours, Shared::ours, Shared::ours],
+                signal,
+            );
+        });
+    }
 }
 
 #[test]

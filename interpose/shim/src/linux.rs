@@ -275,6 +275,7 @@ impl Platform for Linux {
         match i32::try_from(-result).unwrap_or(0) {
             0 => Wait::Woken,
             libc::ETIMEDOUT => Wait::TimedOut,
+            libc::EINTR => Wait::Interrupted,
             _ => Wait::Retry,
         }
     }

@@ -52,6 +52,8 @@ static struct {
 static struct slot *slots;
 static char *area;
 static pid_t owner;
+// Cleared in children of fork, but for those of vfork.
+static int *lives;
 static int is_off, is_strange, lies, is_silent, is_storm, reports, limit = SLOTS_MAX;
 static int preempt_signal;
 
@@ -81,9 +83,19 @@ static pid_t pid(void)
     return (pid_t)call(SYS_getpid, 0, 0, 0, 0, 0, 0);
 }
 
+static int has_area(void)
+{
+    return lives && *lives;
+}
+
+static long map(size_t bytes, int kind)
+{
+    return call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
 static struct slot *own_slot(pid_t me)
 {
-    if (owner == pid())
+    if (has_area())
         for (int i = 0; i < limit; i++)
             if (LOAD(slots[i].tid) == (uint32_t)me)
                 return &slots[i];
@@ -133,17 +145,20 @@ static long do_create(struct create *made, size_t size, unsigned flags)
         return -EINVAL;
     if (is_off)
         return -EPERM;
-    if (owner != pid()) {
+    if (!has_area()) {
         // The first one of this process. (Of two at once one would win; there is one thread then.)
         size_t bytes = HEADER + (size_t)limit * sizeof(struct slot);
-        long at = call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (at < 0 && at > -4096)
-            return -ENOMEM;
+        long at = map(bytes, MAP_SHARED);
+        if (!lives) {
+            lives = (int *)map(4096, MAP_PRIVATE);
+            call(SYS_madvise, (long)lives, 4096, MADV_WIPEONFORK, 0, 0, 0);
+        }
         call(SYS_madvise, at, bytes, MADV_DONTFORK, 0, 0, 0);
         area = (char *)at;
         slots = (struct slot *)(area + HEADER);
         memset(&stats, 0, sizeof stats);
         owner = pid();
+        *lives = 1;
     }
     pid_t me = tid();
     struct slot *mine = own_slot(me);
@@ -300,7 +315,7 @@ __attribute__((constructor)) static void start(int argc, char **argv, char **env
 
 __attribute__((destructor)) static void end(void)
 {
-    if (reports && owner == pid())
+    if (reports && has_area())
         dprintf(2, "fake kernel: creates=%lu parks=%lu wakes=%lu timeouts=%lu spurious=%lu changed=%lu\n", stats.creates,
                 stats.parks, stats.wakes, stats.timeouts, stats.spurious, stats.changed);
 }

@@ -47,6 +47,7 @@ impl Sleeper {
 pub struct Kernel {
     queue: StdMutex<VecDeque<Sleeper>>,
     timed_out: StdMutex<Vec<i32>>,
+    interrupted: StdMutex<Vec<i32>>,
     /// Addresses of lock words, so that a fault can tell them from gates.
     pub words: StdMutex<Vec<usize>>,
     threads: StdMutex<i32>,
@@ -274,6 +275,11 @@ impl Platform for Model {
             timed_out.remove(at);
             return Wait::TimedOut;
         }
+        let mut interrupted = KERNEL.interrupted.lock().expect("not poisoned");
+        if let Some(at) = interrupted.iter().position(|id| *id == me) {
+            interrupted.remove(at);
+            return Wait::Interrupted;
+        }
         Wait::Woken
     }
 
@@ -367,6 +373,15 @@ fn lose_cpu() {
     PARKS.with(|parks| parks.set(parks.get() + 1));
     if word.fetch_or(0, SeqCst) == left {
         sleep(word, true);
+    }
+}
+
+/// A signal ends the sleep of the thread that has slept longest, if any sleeps.
+pub fn signal() {
+    if let Some(sleeper) = KERNEL.dequeue(|sleeper| !sleeper.parked) {
+        let mut interrupted = KERNEL.interrupted.lock().expect("not poisoned");
+        interrupted.push(sleeper.id);
+        sleeper.wake();
     }
 }
 
