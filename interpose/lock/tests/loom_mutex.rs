@@ -320,7 +320,7 @@ fn trylock_beside_lockers() {
 #[test]
 fn a_signal_ends_a_sleep() {
     for memory in [0, SPINS_ARE_IN_VAIN, STREAKS_PAY] {
-        check(3, move || {
+        check(2, move || {
             run_beside(
                 &experienced(memory),
                 vec![Shared::ours, Shared::ours, Shared::ours],
@@ -465,6 +465,17 @@ const BROKEN: &[(&str, &str, fn())] = &[
             run(&Shared::new(PRIVATE), vec![Shared::touch, Shared::ours])
         });
     }),
+    (
+        "a signal is not told from a word that has changed",
+        "deadlock",
+        || {
+            check(3, || {
+                KERNEL.hides_signals.store(true, Relaxed);
+                let actors: Vec<fn(&Shared)> = vec![Shared::ours, Shared::ours, Shared::ours];
+                run_beside(&experienced(SPINS_ARE_IN_VAIN), actors, signal);
+            });
+        },
+    ),
     (
         "a waiter is disarmed after its compare-exchange",
         "deadlock",
