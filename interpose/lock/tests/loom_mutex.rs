@@ -466,17 +466,6 @@ const BROKEN: &[(&str, &str, fn())] = &[
         });
     }),
     (
-        "a signal is not told from a word that has changed",
-        "deadlock",
-        || {
-            check(3, || {
-                KERNEL.hides_signals.store(true, Relaxed);
-                let actors: Vec<fn(&Shared)> = vec![Shared::ours, Shared::ours, Shared::ours];
-                run_beside(&experienced(SPINS_ARE_IN_VAIN), actors, signal);
-            });
-        },
-    ),
-    (
         "a waiter is disarmed after its compare-exchange",
         "deadlock",
         || {

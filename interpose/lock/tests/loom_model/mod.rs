@@ -62,8 +62,6 @@ pub struct Kernel {
     pub leaves_no_mark: AtomicBool,
     pub forgets_parks: AtomicBool,
     pub disarms_late: AtomicBool,
-    /// Fault: a sleep that a signal ended looks like one that never began.
-    pub hides_signals: AtomicBool,
 }
 
 impl Kernel {
@@ -280,9 +278,6 @@ impl Platform for Model {
         let mut interrupted = KERNEL.interrupted.lock().expect("not poisoned");
         if let Some(at) = interrupted.iter().position(|id| *id == me) {
             interrupted.remove(at);
-            if KERNEL.hides_signals.load(Relaxed) {
-                return Wait::Retry;
-            }
             return Wait::Interrupted;
         }
         Wait::Woken
