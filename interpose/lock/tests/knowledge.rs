@@ -14,7 +14,7 @@ use autolock_lock::{
         HolderState::{self, NotRunning, Running, Unknown},
         OnCpu,
     },
-    platform::{Deadline, Event, Platform, Wait},
+    platform::{Deadline, Event, Parking, Platform, Wait},
 };
 
 const ME: i32 = 1;
@@ -29,6 +29,8 @@ thread_local! {
     /// What the source says, by the time.
     static SAYS: Cell<fn(u64) -> HolderState> = const { Cell::new(|_| Unknown) };
     static MUTEX: Cell<*const Mutex> = const { Cell::new(std::ptr::null()) };
+    /// Whether the scheduler parks waiters.
+    static PARKS: Cell<bool> = const { Cell::new(false) };
     static SLEPT_AT: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
@@ -82,6 +84,9 @@ impl Platform for Machine {
         pass_time(ns);
     }
     fn yield_now() {}
+    fn arm(_: &AtomicU32, _: Parking, _: u64, _: Option<&Deadline>) -> bool {
+        PARKS.get()
+    }
     fn take_node() -> &'static Node {
         Box::leak(Box::default())
     }
@@ -151,6 +156,17 @@ fn an_attendant_is_patient_while_the_holder_runs_but_not_for_ever() {
     // What is not known any more does not count.
     let stale = as_attendant(|now| if now < 20_000 { Running } else { Unknown });
     assert!((20_000..20_000 + 1_000).contains(&stale), "{stale}");
+}
+
+#[test]
+fn an_attendant_that_would_be_parked_is_more_patient_with_a_running_holder_alone() {
+    PARKS.set(true);
+    let running = as_attendant(|_| Running);
+    assert!((100_000..102_000).contains(&running), "{running}");
+    let unknown = as_attendant(|_| Unknown);
+    assert!((12_000..14_000).contains(&unknown), "{unknown}");
+    assert!(as_attendant(|_| NotRunning) <= BRIEFLY);
+    PARKS.set(false);
 }
 
 #[test]
