@@ -29,8 +29,8 @@ pub struct Mutex {
     pub glibc_spins: hint::AtomicU32,
     /// (h) Acquisitions so far, modulo 2^32; waiters read it to see whether the lock moves. (p)
     pub seq: hint::AtomicU32,
-    /// (h) CPU on which the holder took the lock. (p)
-    pub holder_cpu: hint::AtomicU16,
+    /// (h) Where the holder took the lock: what the on-CPU source needs beside its thread id, a CPU or a slot of the kernel's. (p)
+    pub holder_place: hint::AtomicU16,
     /// (s) How many of our waiters sleep at the gate or are about to; see `autolock_lock::seat`.
     pub parked: AtomicU16,
     /// (s) The attendant's seat, and the gate on which the other waiters sleep; see `autolock_lock::seat`.
@@ -68,7 +68,7 @@ impl Mutex {
             kind: hint::AtomicU32::new(kind),
             glibc_spins: hint::AtomicU32::new(0),
             seq: hint::AtomicU32::new(0),
-            holder_cpu: hint::AtomicU16::new(0),
+            holder_place: hint::AtomicU16::new(0),
             parked: AtomicU16::new(0),
             seat: AtomicU32::new(0),
             policy: hint::AtomicU32::new(0),

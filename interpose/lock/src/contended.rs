@@ -10,6 +10,11 @@
 //!
 //! The waiters of a process-shared mutex all sleep on the lock word, as glibc's do: the other process may not run our code, and may be killed.
 //!
+//! A spinning attendant that loses its CPU may be put to sleep on the word by the kernel ([`crate::armed`]), at any moment between two looks. That is the sleep of
+//! an attendant that has given up: the kernel writes CONTENDED first, whatever mark stood there, as any waiter may at any time; the attendant keeps its seat, and may be evicted from it, as
+//! when it had gone to sleep itself; and when it runs again it has the duty. In the terms of the invariant: ATTENDED or HUNGRY became CONTENDED (the duty that the attendant had taken over is the
+//! holder's once more), LOCKED did (one wake for the attendant), or CONTENDED and STARVING stayed what they mean. No other waiter is ever armed: nobody relies on those.
+//!
 //! Backstop: every sleep has a coarse time-out. It is never needed while the invariant and the seat's promise hold; it bounds the
 //! harm when a thread that has a duty is killed (process-shared), starved of CPU (`SCHED_IDLE`, a real-time hog) or stopped by a debugger.
 //! glibc has no such bound: there a killed waiter takes its wake-up with it.
@@ -29,7 +34,7 @@ use crate::{
 };
 
 /// The first backstop of a sleep, and what is added for each sleeper before me at the gate.
-const BACKSTOP_NS: u64 = 4_000_000;
+pub(crate) const BACKSTOP_NS: u64 = 4_000_000;
 const BACKSTOP_PER_SLEEPER_NS: u64 = 1_000_000;
 /// Where signals come faster than the backstop would, so many of them count as one.
 const SIGNALS_PER_BACKSTOP: u32 = 8;
@@ -73,6 +78,7 @@ fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
         P::note(Event::Spun, mutex);
         return true;
     }
+    P::enroll();
     let mut gate = Backstop::new();
     let mut seated = seat::claim::<P>(mutex, waiter.me, policy::keeps_warm(mutex));
     loop {

@@ -4,7 +4,7 @@
 //! - [`contended`]: the slow path: one waiter attends to the word, the others sleep, no wake is lost.
 //! - [`seat`]: who may be the attendant.
 //! - [`policy`]: how long a waiter spins; `watch`: how the attendant waits; `memory`: what they remember of a mutex.
-//! - [`oncpu`]: the seam for knowledge about the holder's CPU.
+//! - [`oncpu`]: the seam for knowledge about the holder's CPU; `armed`: a waiter that sleeps when it loses its own.
 //! - [`platform`]: the operating system, one small trait with a fake for tests.
 //!
 //! Beside it the collection of other lock algorithms, to compare with and to run programs on:
@@ -18,6 +18,7 @@
 #![cfg_attr(not(any(loom, test)), no_std)]
 
 pub mod algorithm;
+mod armed;
 pub mod contended;
 pub mod locks;
 mod memory;

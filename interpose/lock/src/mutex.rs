@@ -1,7 +1,7 @@
 //! The fast paths: acquire a free mutex, release one that nobody waits for. Inlined into the exported functions.
 //!
 //! The lock word's table is in [`autolock_abi::word`]. Memory orderings: the compare-exchange from 0 is Acquire and
-//! pairs with the Release of [`unlock`]'s exchange; the fields that only the holder writes (owner, nusers, seq, holder_cpu)
+//! pairs with the Release of [`unlock`]'s exchange; the fields that only the holder writes (owner, nusers, seq, holder_place)
 //! are Relaxed, since the word orders them between holders and everybody else reads them as hints.
 //!
 //! Release is final: after [`unlock`]'s exchange the next owner may destroy and unmap the mutex, so nothing but the
@@ -47,7 +47,7 @@ fn record_holder<P: Platform>(mutex: &Mutex) {
     mutex
         .seq
         .store(mutex.seq.load(Relaxed).wrapping_add(1), Relaxed);
-    mutex.holder_cpu.store(P::cpu(), Relaxed);
+    mutex.holder_place.store(P::place(), Relaxed);
 }
 
 /// Acquires a mutex of any handled kind; ownership checks are the caller's.
@@ -124,5 +124,9 @@ fn after_release<P: Platform>(word: *const AtomicU32, old: u32, shared: bool) {
         }
     } else if old == HUNGRY {
         policy::step_back::<P>();
+    }
+    if !shared {
+        // Others waited for me: next time they are to know whether I run.
+        P::enroll();
     }
 }

@@ -18,8 +18,8 @@ pub struct Node {
     pub state: AtomicU32,
     /// (hint) Who waits here.
     pub tid: hint::AtomicI32,
-    /// (hint) On which CPU it was when it last wrote that down.
-    pub cpu: hint::AtomicU16,
+    /// (hint) Where it was when it last wrote that down, as [`crate::platform::Platform::place`] said.
+    pub place: hint::AtomicU16,
     /// (hint) A time in nanoseconds, for locks that publish one.
     pub time_ns: hint::AtomicU64,
     /// The pool's own: the next free node. No lock may touch it.
@@ -37,7 +37,7 @@ impl Node {
             previous: AtomicPtr::new(core::ptr::null_mut()),
             state: AtomicU32::new(0),
             tid: hint::AtomicI32::new(0),
-            cpu: hint::AtomicU16::new(0),
+            place: hint::AtomicU16::new(0),
             time_ns: hint::AtomicU64::new(0),
             free: hint::AtomicPtr::new(core::ptr::null_mut()),
             link: hint::AtomicU32::new(0),

@@ -27,8 +27,8 @@ pub enum HolderState {
 pub struct Holder {
     /// Its thread id; 0 if there is none or it is unknown.
     pub tid: i32,
-    /// The CPU on which it took the lock.
-    pub cpu: u16,
+    /// Where it took the lock, as [`Platform::place`] said.
+    pub place: u16,
 }
 
 impl Holder {
@@ -39,26 +39,34 @@ impl Holder {
         // Relaxed: hints, ordered with nothing.
         Self {
             tid: mutex.owner.load(Relaxed),
-            cpu: mutex.holder_cpu.load(Relaxed),
+            place: mutex.holder_place.load(Relaxed),
         }
     }
 }
 
 /// A source of on-CPU knowledge.
 pub trait OnCpu {
-    /// What the source knows of this thread alone. For owners in a lock word's manner: written after the acquisition, 0 again before the release, so that a
+    /// What the source knows of this thread, whatever CPU it was on. For owners in a lock word's manner: written after the acquisition, 0 again before the release, so that a
     /// thread that stands there holds the lock.
     #[inline]
-    fn thread(_tid: i32) -> HolderState {
+    fn thread(_holder: Holder) -> HolderState {
         HolderState::Unknown
+    }
+
+    /// Whether [`Holder::place`] is a CPU.
+    #[inline]
+    fn places_are_cpus() -> bool {
+        true
     }
 
     /// The state of `holder`, for a waiter that runs on `my_cpu`. Where the source knows nothing of the thread, user space does: a holder that took the
     /// lock on the CPU that I am on now is not running. That is wrong when it has migrated since; then the waiter parks without need.
     #[inline]
     fn holder(holder: Holder, my_cpu: u16) -> HolderState {
-        match Self::thread(holder.tid) {
-            HolderState::Unknown if holder.cpu == my_cpu => HolderState::NotRunning,
+        match Self::thread(holder) {
+            HolderState::Unknown if holder.place == my_cpu && Self::places_are_cpus() => {
+                HolderState::NotRunning
+            }
             state => state,
         }
     }
@@ -70,11 +78,14 @@ pub struct Blind;
 
 impl OnCpu for Blind {}
 
+/// No CPU's number, and no slot's.
+pub const NOWHERE: u16 = u16::MAX;
+
 /// Where a lock that is not glibc's writes its holder down. Every value is a hint.
 #[derive(Debug)]
 pub struct HolderRecord {
     tid: hint::AtomicI32,
-    cpu: hint::AtomicU16,
+    place: hint::AtomicU16,
 }
 
 impl HolderRecord {
@@ -83,7 +94,7 @@ impl HolderRecord {
     pub fn nobody() -> Self {
         Self {
             tid: hint::AtomicI32::new(0),
-            cpu: hint::AtomicU16::new(u16::MAX),
+            place: hint::AtomicU16::new(NOWHERE),
         }
     }
 
@@ -91,14 +102,14 @@ impl HolderRecord {
     #[inline]
     pub fn record<P: Platform>(&self) {
         self.tid.store(P::tid(), Relaxed);
-        self.cpu.store(P::cpu(), Relaxed);
+        self.place.store(P::place(), Relaxed);
     }
 
     /// Writes nobody down. By the holder, before its release.
     #[inline]
     pub fn clear(&self) {
         self.tid.store(0, Relaxed);
-        self.cpu.store(u16::MAX, Relaxed);
+        self.place.store(NOWHERE, Relaxed);
     }
 
     /// What the platform's source knows of whoever is written down; [`HolderState::Unknown`] if nobody is.
@@ -107,7 +118,7 @@ impl HolderRecord {
     pub fn state<P: Platform>(&self) -> HolderState {
         let holder = Holder {
             tid: self.tid.load(Relaxed),
-            cpu: self.cpu.load(Relaxed),
+            place: self.place.load(Relaxed),
         };
         if holder.tid == 0 {
             HolderState::Unknown

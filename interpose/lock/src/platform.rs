@@ -3,6 +3,7 @@
 //! One implementation serves the preload (`autolock_shim::linux`), one the model checker
 //! (`tests/loom_mutex.rs`). Nothing here may allocate, log or panic.
 
+pub use autolock_abi::auto_lock::Parking;
 use autolock_abi::sync::AtomicU32;
 
 use crate::{node::Node, oncpu::OnCpu};
@@ -29,6 +30,8 @@ pub enum Event {
     Spun,
     /// A waiter went to sleep.
     Parked,
+    /// A waiter lost its CPU, and slept until it was woken: parked by the scheduler.
+    Preempted,
     /// A sleeper woke by the backstop time-out and found that nobody attended to it.
     Backstop,
 }
@@ -60,6 +63,39 @@ pub trait Platform: 'static {
 
     /// The CPU that the calling thread runs on, as a hint; any value where it is unknown.
     fn cpu() -> u16;
+
+    /// What others need beside the thread's id to ask the source about it ([`crate::oncpu::Holder::place`]): its CPU, unless the source knows better.
+    #[inline]
+    fn place() -> u16 {
+        Self::cpu()
+    }
+
+    /// The calling thread has met contention, as a waiter or as a holder that others waited for: a source that knows only threads that it was told of
+    /// is told. Cheap from the second time on.
+    #[inline]
+    fn enroll() {}
+
+    /// Asks the scheduler to park the calling thread on `word`, as `parking` says, should it lose its CPU; for at most `limit_ns` (0: the system's limit) and
+    /// not much beyond `deadline`. Returns whether that is possible.
+    #[inline]
+    fn arm(
+        _word: &AtomicU32,
+        _parking: Parking,
+        _limit_ns: u64,
+        _deadline: Option<&Deadline>,
+    ) -> bool {
+        false
+    }
+
+    /// Ends that.
+    #[inline]
+    fn disarm() {}
+
+    /// How often the calling thread was parked; changes only while it is armed.
+    #[inline]
+    fn parks() -> u32 {
+        0
+    }
 
     /// The NUMA node of that CPU, as a hint; any value where it is unknown, and slower to come by than the CPU.
     fn node() -> u16;

@@ -131,10 +131,10 @@ pub(crate) fn is_hopeless<P: Platform>(mutex: &Mutex, my_cpu: u16, unmoved: u64)
 
 /// Whether the holder is known, by its thread id, to be off its CPU. At once: an owner stands in the mutex only while it holds it.
 fn is_known_off<P: Platform>(mutex: &Mutex) -> bool {
-    P::OnCpu::thread(Holder::of(mutex).tid) == HolderState::NotRunning
+    P::OnCpu::thread(Holder::of(mutex)) == HolderState::NotRunning
 }
 
 /// Whether the holder is known to be on a CPU.
 pub(crate) fn is_known_on<P: Platform>(mutex: &Mutex) -> bool {
-    P::OnCpu::thread(Holder::of(mutex).tid) == HolderState::Running
+    P::OnCpu::thread(Holder::of(mutex)) == HolderState::Running
 }

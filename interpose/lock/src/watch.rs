@@ -5,14 +5,16 @@
 
 use autolock_abi::{
     Mutex,
+    auto_lock::Parking,
     sync::Ordering::Relaxed,
-    word::{ATTENDED, HUNGRY, UNLOCKED, unlock_owes_wake},
+    word::{ATTENDED, CONTENDED, HUNGRY, UNLOCKED, unlock_owes_wake},
 };
 
 use crate::{
-    contended::{Waiter, try_acquire},
+    armed::Armed,
+    contended::{BACKSTOP_NS, Waiter, try_acquire},
     memory::Memory,
-    platform::{Platform, Wait},
+    platform::{Event, Platform, Wait},
     policy::{POLLS_PER_CLOCK, STEP_BACK_FOR_A_SLEEPER_NS, delay, is_hopeless, is_known_on},
     seat::{self, Pass},
 };
@@ -56,6 +58,10 @@ const PATIENCE_NS: u64 = 12_000;
 /// cost (Karlin et al., "Empirical studies of competitive spinning for a shared-memory multiprocessor", SOSP '91). A bound all the same: what is known may be wrong. Mutexes whose critical
 /// sections are mostly longer than [`SLEEP_NS`] do not come here: spins do not pay there, by the memory.
 const PATIENCE_WITH_RUNNING_NS: u64 = STEP_BACK_FOR_A_SLEEPER_NS;
+/// The same if, besides, this waiter is parked should it lose its CPU: what it spins away is nobody else's then. Still a bound.
+const PATIENCE_ARMED_NS: u64 = 2 * PATIENCE_WITH_RUNNING_NS;
+/// A spinning attendant that loses its CPU sleeps on the word, as one that gave up.
+const PARKING: Parking = Parking::until(UNLOCKED, CONTENDED);
 /// The price of going to sleep and being woken: a longer spin was in vain even if it ended with the mutex.
 const SLEEP_NS: u64 = 6_000;
 /// How long after its slice's end an attendant goes on trying before it asks holders to step back.
@@ -115,12 +121,43 @@ impl Watch {
 
     /// Spins until the mutex is mine, or something else is better.
     pub(crate) fn spin<P: Platform>(&mut self, mutex: &Mutex, waiter: &mut Waiter<'_>) -> Advice {
-        let my_cpu = P::cpu();
+        let mut armed = Armed::new(&mutex.word, PARKING, BACKSTOP_NS, waiter.deadline);
+        let advice = self.spin_armed::<P>(mutex, waiter, &mut armed);
+        // It may have been parked up to now.
+        Self::disarm(&mut armed, mutex, waiter);
+        advice
+    }
+
+    fn spin_armed<P: Platform>(
+        &mut self,
+        mutex: &Mutex,
+        waiter: &mut Waiter<'_>,
+        armed: &mut Armed<'_, P>,
+    ) -> Advice {
+        let mut my_cpu = P::cpu();
         loop {
             let patient = self.is_patient();
+            if patient {
+                // It looks away on purpose, and whoever it waits for would pay for its wake.
+                Self::disarm(armed, mutex, waiter);
+            } else {
+                armed.arm();
+            }
+            P::preemption_point();
             let word = mutex.word.load(Relaxed);
             let moves = self.observe(mutex, word, patient);
+            if armed.was_parked() {
+                // As after a sleep on the word: perhaps by an unlock's wake.
+                waiter.duty = true;
+                my_cpu = P::cpu();
+                self.wake_up::<P>();
+                self.waited(mutex);
+                P::note(Event::Preempted, mutex);
+            }
+            P::preemption_point();
             if word == UNLOCKED {
+                // The holder must not be parked: first this. And then what it says, or the sleepers on the word would be forgotten.
+                Self::disarm(armed, mutex, waiter);
                 // Patience ends when the mutex is idle: free, and not acquired since the last look.
                 if !(patient && moves) && try_acquire(mutex, waiter.duty) {
                     self.spun(mutex, self.elapsed() < SLEEP_NS);
@@ -129,7 +166,7 @@ impl Watch {
                 }
             } else {
                 self.mark(mutex, word, waiter);
-                if let Some(advice) = self.give_up::<P>(mutex, waiter, my_cpu) {
+                if let Some(advice) = self.give_up::<P>(mutex, waiter, my_cpu, armed.is_armed()) {
                     return advice;
                 }
             }
@@ -138,6 +175,13 @@ impl Watch {
             } else {
                 self.pause::<P>(patient);
             }
+        }
+    }
+
+    fn disarm<P: Platform>(armed: &mut Armed<'_, P>, mutex: &Mutex, waiter: &mut Waiter<'_>) {
+        if armed.disarm() {
+            waiter.duty = true;
+            P::note(Event::Preempted, mutex);
         }
     }
 
@@ -221,6 +265,7 @@ impl Watch {
         mutex: &Mutex,
         waiter: &Waiter<'_>,
         my_cpu: u16,
+        armed: bool,
     ) -> Option<Advice> {
         if !seat::is_mine(mutex, waiter.me) {
             return Some(Advice::Evicted);
@@ -233,8 +278,13 @@ impl Watch {
             return Some(Advice::Sleep);
         }
         let unmoved = self.now.wrapping_sub(self.moved_at);
-        let out_of_patience = unmoved > PATIENCE_NS
-            && (unmoved > PATIENCE_WITH_RUNNING_NS || !is_known_on::<P>(mutex));
+        let with_running = if armed {
+            PATIENCE_ARMED_NS
+        } else {
+            PATIENCE_WITH_RUNNING_NS
+        };
+        let out_of_patience =
+            unmoved > PATIENCE_NS && (unmoved > with_running || !is_known_on::<P>(mutex));
         if out_of_patience {
             self.spun(mutex, false);
             return Some(Advice::Sleep);
@@ -280,6 +330,14 @@ impl Watch {
             if self.looks.is_multiple_of(POLLS_PER_CLOCK) {
                 self.now = P::now_ns();
             }
+        }
+    }
+
+    /// Remembers a first spin that a loss of the CPU ended: that says nothing about spinning.
+    fn waited(&mut self, mutex: &Mutex) {
+        if !core::mem::replace(&mut self.first_spin_is_over, true) {
+            self.memory.waited();
+            self.memory.store(mutex);
         }
     }
 

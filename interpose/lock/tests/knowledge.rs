@@ -10,10 +10,11 @@ use autolock_lock::{
     contended,
     node::Node,
     oncpu::{
+        Holder,
         HolderState::{self, NotRunning, Running, Unknown},
         OnCpu,
     },
-    platform::{Deadline, Event, Platform, Wait},
+    platform::{Deadline, Event, Parking, Platform, Wait},
 };
 
 const ME: i32 = 1;
@@ -28,6 +29,8 @@ thread_local! {
     /// What the source says, by the time.
     static SAYS: Cell<fn(u64) -> HolderState> = const { Cell::new(|_| Unknown) };
     static MUTEX: Cell<*const Mutex> = const { Cell::new(std::ptr::null()) };
+    /// Whether the scheduler parks waiters.
+    static PARKS: Cell<bool> = const { Cell::new(false) };
     static SLEPT_AT: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
@@ -38,8 +41,8 @@ fn pass_time(ns: u64) {
 struct Source;
 
 impl OnCpu for Source {
-    fn thread(tid: i32) -> HolderState {
-        if tid == HOLDER {
+    fn thread(holder: Holder) -> HolderState {
+        if holder.tid == HOLDER {
             SAYS.get()(NOW.get())
         } else {
             Unknown
@@ -81,6 +84,9 @@ impl Platform for Machine {
         pass_time(ns);
     }
     fn yield_now() {}
+    fn arm(_: &AtomicU32, _: Parking, _: u64, _: Option<&Deadline>) -> bool {
+        PARKS.get()
+    }
     fn take_node() -> &'static Node {
         Box::leak(Box::default())
     }
@@ -108,11 +114,11 @@ impl Platform for Machine {
 }
 
 /// How long a waiter of a held mutex stays awake, in nanoseconds.
-fn first_sleep(kind: u32, seat: u32, holder_cpu: u16, says: fn(u64) -> HolderState) -> u64 {
+fn first_sleep(kind: u32, seat: u32, holder_place: u16, says: fn(u64) -> HolderState) -> u64 {
     let mutex = Mutex::new(kind);
     mutex.word.store(word::LOCKED, Relaxed);
     mutex.owner.store(HOLDER, Relaxed);
-    mutex.holder_cpu.store(holder_cpu, Relaxed);
+    mutex.holder_place.store(holder_place, Relaxed);
     mutex.seat.store(seat, Relaxed);
     NOW.set(0);
     SAYS.set(says);
@@ -150,6 +156,17 @@ fn an_attendant_is_patient_while_the_holder_runs_but_not_for_ever() {
     // What is not known any more does not count.
     let stale = as_attendant(|now| if now < 20_000 { Running } else { Unknown });
     assert!((20_000..20_000 + 1_000).contains(&stale), "{stale}");
+}
+
+#[test]
+fn an_attendant_that_would_be_parked_is_more_patient_with_a_running_holder_alone() {
+    PARKS.set(true);
+    let running = as_attendant(|_| Running);
+    assert!((100_000..102_000).contains(&running), "{running}");
+    let unknown = as_attendant(|_| Unknown);
+    assert!((12_000..14_000).contains(&unknown), "{unknown}");
+    assert!(as_attendant(|_| NotRunning) <= BRIEFLY);
+    PARKS.set(false);
 }
 
 #[test]

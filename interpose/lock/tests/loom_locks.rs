@@ -26,7 +26,7 @@ use autolock_lock::{
     platform::Platform,
 };
 use loom::{cell::UnsafeCell, sync::Arc, thread};
-use loom_model::{ID, KERNEL, Model, Patient, PatientOn};
+use loom_model::{ID, KERNEL, Model, Patient, PatientOn, preempt};
 
 struct Shared<A> {
     lock: A,
@@ -55,6 +55,21 @@ fn model<A: Algorithm>(threads: i32, tries: bool, preemptions: usize) {
 /// The same, each locker in the critical section `rounds` times. The lockers' thread ids are 1, 2, ...,
 /// that of the one that tries is the next.
 fn model_with<A: Algorithm>(threads: i32, rounds: u32, tries: bool, preemptions: usize) {
+    model_beside::<A>(threads, rounds, tries, preemptions, None);
+}
+
+/// The same, once each, on a kernel that parks waiters, and parks one at some moment.
+fn model_parked<A: Algorithm>(threads: i32, preemptions: usize) {
+    model_beside::<A>(threads, 1, false, preemptions, Some(preempt));
+}
+
+fn model_beside<A: Algorithm>(
+    threads: i32,
+    rounds: u32,
+    tries: bool,
+    preemptions: usize,
+    scheduler: Option<fn()>,
+) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
@@ -87,6 +102,8 @@ fn model_with<A: Algorithm>(threads: i32, rounds: u32, tries: bool, preemptions:
                 u32::from(got)
             }));
         }
+        KERNEL.parks.store(scheduler.is_some(), Relaxed);
+        let scheduler = scheduler.map(thread::spawn);
         // The first thread's clock is ahead of the others': it finds that what they publish is old, unless they look long enough.
         for _ in 0..3 {
             Patient::now_ns();
@@ -94,6 +111,9 @@ fn model_with<A: Algorithm>(threads: i32, rounds: u32, tries: bool, preemptions:
         ID.with(|mine| mine.set(1));
         let mine = lock(&shared, rounds);
         let sum: u32 = others.into_iter().map(|t| t.join().expect("joins")).sum();
+        if let Some(scheduler) = scheduler {
+            scheduler.join().expect("joins");
+        }
         // SAFETY: nobody else is left.
         assert_eq!(shared.data.with(|data| unsafe { *data }), mine + sum);
         assert!(shared.lock.try_lock(), "left free");
@@ -184,6 +204,34 @@ models! {
     three rseq_autolock: RseqAutolock<Patient>;
 }
 
+/// The locks whose waiters are armed.
+macro_rules! parked_models {
+    ($($name:ident: $lock:ty;)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn two_lockers() {
+                model_parked::<$lock>(2, 3);
+            }
+
+            #[test]
+            fn three_lockers() {
+                model_parked::<$lock>(3, 2);
+            }
+        })*
+    };
+}
+
+parked_models! {
+    parked_spin_autolock: SpinAutolock<Model>;
+    parked_ticket_autolock: TicketAutolock<Model>;
+    parked_ticket_autolock_whose_waiters_share_a_slot: AutoTicket<Model, true, 1>;
+    parked_clh_autolock: ClhAutolock<Patient>;
+    parked_mcs_autolock: McsAutolock<Patient>;
+    parked_rseq_autolock: RseqAutolock<Patient>;
+}
+
 /// Two of one node lock twice each: the lock is passed on within the node, then, at the bound, not, and is free for one of another node.
 #[test]
 fn cptltkt_ends_a_cohort() {
@@ -237,6 +285,31 @@ impl<A: Algorithm> Algorithm for Forgetful<A> {
 
     fn new() -> Self {
         KERNEL.drop_gate_wakes.store(true, Relaxed);
+        Self(A::new())
+    }
+
+    fn lock(&self) {
+        self.0.lock();
+    }
+
+    fn try_lock(&self) -> bool {
+        self.0.try_lock()
+    }
+
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller holds it.
+        unsafe { self.0.unlock() };
+    }
+}
+
+/// A lock on a kernel that parks waiters and leaves their word as it was.
+struct Markless<A>(A);
+
+impl<A: Algorithm> Algorithm for Markless<A> {
+    const INFO: autolock_lock::algorithm::Info = A::INFO;
+
+    fn new() -> Self {
+        KERNEL.leaves_no_mark.store(true, Relaxed);
         Self(A::new())
     }
 
@@ -388,6 +461,18 @@ const BROKEN: &[(&str, &str, fn())] = &[
     }),
     ("backoff_autolock without wakes", "deadlock", || {
         model::<Forgetful<BackoffAutolock<Model>>>(2, false, 3);
+    }),
+    ("spin_autolock, parked without a mark", "deadlock", || {
+        model_parked::<Markless<SpinAutolock<Model>>>(2, 3);
+    }),
+    ("mcs_autolock, parked without a mark", "deadlock", || {
+        model_parked::<Markless<McsAutolock<Patient>>>(2, 3);
+    }),
+    ("clh_autolock, parked without a mark", "deadlock", || {
+        model_parked::<Markless<ClhAutolock<Patient>>>(2, 3);
+    }),
+    ("ticket_autolock, parked without a mark", "deadlock", || {
+        model_parked::<Markless<TicketAutolock<Model>>>(2, 3);
     }),
     ("ticket_autolock without wakes", "deadlock", || {
         model::<Forgetful<TicketAutolock<Model>>>(2, false, 3);

@@ -4,6 +4,7 @@
 //! Run: `RUSTFLAGS="--cfg loom" cargo test --release -p autolock-lock --test loom_mutex`
 //!
 //! glibc's own callers are actors here: [`glibc::lock`] and [`glibc::unlock`] do to the word what `pthread_cond_wait` does inside libc.
+//! And the kernel is one that parks an armed waiter at any moment ([`preempt`]): `parked_*`.
 //! The last tests break the protocol and must deadlock or corrupt: they prove that the model can fail.
 #![cfg(loom)]
 
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use autolock_abi::{Mutex, sync::Ordering::SeqCst, word};
 use autolock_lock::{mutex, platform::Deadline};
 use loom::{cell::UnsafeCell, sync::Arc, thread};
-use loom_model::{ID, KERNEL, Model, glibc, time_passes};
+use loom_model::{ID, KERNEL, Model, glibc, park_ends, preempt, signal, time_passes};
 
 /// A mutex and the data that it protects; loom reports two threads in the cell at once.
 struct Shared {
@@ -80,6 +81,16 @@ fn check(preemptions: usize, program: impl Fn() + Sync + Send + 'static) {
 
 /// Runs the actors beside each other and looks at what is left.
 fn run(shared: &Arc<Shared>, actors: Vec<fn(&Shared)>) {
+    run_beside(shared, actors, || ());
+}
+
+/// The same on a kernel that parks, and at some moment `scheduler` happens.
+fn run_parked(shared: &Arc<Shared>, actors: Vec<fn(&Shared)>, scheduler: fn()) {
+    KERNEL.parks.store(true, Relaxed);
+    run_beside(shared, actors, scheduler);
+}
+
+fn run_beside(shared: &Arc<Shared>, actors: Vec<fn(&Shared)>, scheduler: fn()) {
     let expected = u32::try_from(actors.len()).expect("a few");
     let threads: Vec<_> = actors
         .into_iter()
@@ -88,6 +99,7 @@ fn run(shared: &Arc<Shared>, actors: Vec<fn(&Shared)>) {
             thread::spawn(move || actor(&shared))
         })
         .collect();
+    scheduler();
     for thread in threads {
         thread.join().expect("an actor");
     }
@@ -304,6 +316,123 @@ fn trylock_beside_lockers() {
     });
 }
 
+/// A signal may hit a waiter that was moved from the gate to the word: it has the seat without knowing.
+#[test]
+fn a_signal_ends_a_sleep() {
+    for memory in [0, SPINS_ARE_IN_VAIN, STREAKS_PAY] {
+        check(2, move || {
+            run_beside(
+                &experienced(memory),
+                vec![Shared::ours, Shared::ours, Shared::ours],
+                signal,
+            );
+        });
+    }
+}
+
+#[test]
+fn parked_two_lockers() {
+    check(4, || {
+        run_parked(
+            &Shared::new(PRIVATE),
+            vec![Shared::ours, Shared::ours],
+            preempt,
+        );
+    });
+}
+
+/// A park that ends without a wake, and a second one.
+#[test]
+fn parked_until_a_time_out() {
+    check(3, || {
+        run_parked(
+            &Shared::new(PRIVATE),
+            vec![Shared::ours, Shared::ours],
+            || {
+                preempt();
+                park_ends();
+                preempt();
+            },
+        );
+    });
+}
+
+/// The others sleep at the gate while the attendant is parked.
+#[test]
+fn parked_three_lockers_one_at_the_gate() {
+    check(2, || {
+        run_parked(
+            &Shared::new(PRIVATE),
+            vec![Shared::ours, Shared::ours, Shared::ours],
+            preempt,
+        );
+    });
+}
+
+#[test]
+fn parked_three_lockers_in_streaks() {
+    check(2, || {
+        run_parked(
+            &experienced(STREAKS_PAY),
+            vec![Shared::ours, Shared::ours, Shared::ours],
+            preempt,
+        );
+    });
+}
+
+/// Two sleepers on the word, one wake: who was parked passes it on.
+#[test]
+fn parked_beside_glibcs_own_lockers() {
+    check(3, || {
+        run_parked(
+            &Shared::new(PRIVATE),
+            vec![Shared::ours, Shared::glibcs, Shared::ours],
+            preempt,
+        );
+    });
+}
+
+#[test]
+fn parked_beside_two_of_glibcs_own_lockers() {
+    check(3, || {
+        run_parked(
+            &Shared::new(PRIVATE),
+            vec![Shared::glibcs, Shared::ours, Shared::glibcs],
+            preempt,
+        );
+    });
+}
+
+/// A timed waiter whose time passes while it is parked takes nobody's wake-up with it.
+#[test]
+fn parked_timed_waiter_gives_up() {
+    check(3, || {
+        KERNEL.parks.store(true, Relaxed);
+        let shared = Shared::new(PRIVATE);
+        mutex::lock::<Model>(&shared.mutex, PRIVATE);
+        let timed = shared.clone();
+        let waiter = thread::spawn(move || {
+            let deadline = Deadline {
+                realtime: false,
+                sec: 0,
+                nsec: 0,
+            };
+            ID.with(|id| id.set(TIMED));
+            if mutex::lock_until::<Model>(&timed.mutex, PRIVATE, &deadline) {
+                mutex::unlock::<Model>(&timed.mutex, PRIVATE);
+            }
+        });
+        let patient = shared.clone();
+        let locker = thread::spawn(move || patient.glibcs());
+        preempt();
+        time_passes(TIMED);
+        mutex::unlock::<Model>(&shared.mutex, PRIVATE);
+        waiter.join().expect("the timed waiter");
+        locker.join().expect("the patient waiter");
+        assert_eq!(shared.mutex.word.load(SeqCst), word::UNLOCKED);
+    });
+}
+
 /// The broken variants. loom aborts the process when it finds a deadlock, so each runs in a process of its own.
 const BROKEN: &[(&str, &str, fn())] = &[
     ("a wake on the word is dropped", "deadlock", || {
@@ -334,6 +463,35 @@ const BROKEN: &[(&str, &str, fn())] = &[
     ("a locker does not lock", "Causality violation", || {
         check(3, || {
             run(&Shared::new(PRIVATE), vec![Shared::touch, Shared::ours])
+        });
+    }),
+    (
+        "a waiter is disarmed after its compare-exchange",
+        "deadlock",
+        || {
+            check(3, || {
+                KERNEL.disarms_late.store(true, Relaxed);
+                let actors: Vec<fn(&Shared)> = vec![Shared::ours, Shared::ours];
+                run_parked(&Shared::new(PRIVATE), actors, preempt);
+            });
+        },
+    ),
+    (
+        "a parked waiter acquires as one that was not",
+        "deadlock",
+        || {
+            check(3, || {
+                KERNEL.forgets_parks.store(true, Relaxed);
+                let actors: Vec<fn(&Shared)> = vec![Shared::glibcs, Shared::ours, Shared::glibcs];
+                run_parked(&Shared::new(PRIVATE), actors, preempt);
+            });
+        },
+    ),
+    ("a parked waiter leaves no mark", "deadlock", || {
+        check(3, || {
+            KERNEL.leaves_no_mark.store(true, Relaxed);
+            let actors: Vec<fn(&Shared)> = vec![Shared::ours, Shared::ours];
+            run_parked(&Shared::new(PRIVATE), actors, preempt);
         });
     }),
 ];

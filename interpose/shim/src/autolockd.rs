@@ -77,7 +77,7 @@ impl Refusal {
 
 /// The table, mapped for the process's life. [`Backend::Ebpf`] tries under a seccomp filter, too.
 pub(crate) fn attach(backend: Backend, socket: &[u8]) -> Result<&'static Table, Refusal> {
-    if backend == Backend::User {
+    if !matches!(backend, Backend::Auto | Backend::Ebpf) {
         return Err(Refusal::NotAsked);
     }
     let address = address_of(socket)?;
@@ -139,6 +139,11 @@ fn open(path: &CStr, flags: c_int) -> Result<Descriptor, Refusal> {
     Descriptor::of(unsafe { call(libc::SYS_openat, arguments) })
 }
 
+/// Whether there is a file of this name.
+pub(crate) fn exists(path: &CStr) -> bool {
+    open(path, libc::O_PATH).is_ok()
+}
+
 fn address_of(socket: &[u8]) -> Result<libc::sockaddr_un, Refusal> {
     let mut address = libc::sockaddr_un {
         sun_family: libc::AF_UNIX as libc::sa_family_t,
@@ -155,7 +160,7 @@ fn address_of(socket: &[u8]) -> Result<libc::sockaddr_un, Refusal> {
 }
 
 /// Whether no seccomp filter is in place. By /proc: prctl(2) is a call that a filter may end the program for. Where there is no /proc there may be one.
-fn is_unfiltered() -> bool {
+pub(crate) fn is_unfiltered() -> bool {
     const FIELD: &[u8] = b"\nSeccomp:\t";
     let Ok(status) = open(c"/proc/self/status", libc::O_RDONLY) else {
         return false;

@@ -22,7 +22,7 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use autolock_lock::oncpu::{HolderState, OnCpu};
+use autolock_lock::oncpu::{Holder, HolderState, OnCpu};
 use autolock_oncpu::{
     greeting,
     table::{self, Table},
@@ -49,14 +49,14 @@ pub struct Ebpf;
 
 impl OnCpu for Ebpf {
     #[inline]
-    fn thread(tid: i32) -> HolderState {
+    fn thread(holder: Holder) -> HolderState {
         // Acquire: pairs with the Release in `start`.
         let table = TABLE.load(Acquire);
         if table.is_null() {
             return HolderState::Unknown;
         }
         // SAFETY: mapped by `start` for the process's life; all of it atomics.
-        look_up(unsafe { &*table }, tid)
+        look_up(unsafe { &*table }, holder.tid)
     }
 }
 

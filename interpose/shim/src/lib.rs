@@ -2,7 +2,7 @@
 //!
 //! - [`mutex`]: locking and unlocking; [`life`]: making and destroying; [`c11`]: the C11 names. `engine`: what they run on.
 //! - [`linux`]: the operating system for `autolock_lock`.
-//! - [`ebpf`]: what `autolockd` says of the threads on a CPU; `autolockd`: how it is asked.
+//! - [`source`]: which source of on-CPU knowledge. `kernel`: slots of a patched kernel; [`ebpf`]: what `autolockd` says of the threads on a CPU; `autolockd`: how it is asked.
 //! - [`tcb`]: thread id and CPU from the thread control block, one load each.
 //! - [`slots`]: `AUTOLOCK_ALGORITHM`: another lock under each mutex; [`nodes`]: their queue nodes; [`stack`]: free ones of both.
 //! - [`cond`]: condition variables, which must give up that other lock before they wait.
@@ -10,7 +10,7 @@
 //! - [`real`]: the next symbol in the chain, for what we delegate.
 //! - [`options`]: `AUTOLOCK_*`, parsed once; [`stats`]: what the library did.
 //!
-//! May touch: libc, the environment, autolockd's socket and stderr at start and at exit. May not: allocate, log or panic between.
+//! May touch: libc, the environment, autolockd's socket, /proc and stderr at start and at exit. May not: allocate, log or panic between.
 //! Nothing here is exported: `#[no_mangle]` stands in the leaf cdylibs alone.
 #![cfg_attr(not(test), no_std)]
 
@@ -22,6 +22,7 @@ pub mod c11;
 pub mod cond;
 pub mod ebpf;
 mod engine;
+mod kernel;
 pub mod life;
 pub mod linux;
 pub mod mutex;
@@ -30,6 +31,7 @@ pub mod options;
 pub mod reach;
 pub mod real;
 pub mod slots;
+pub mod source;
 pub mod stack;
 pub mod stats;
 pub mod tcb;
@@ -43,6 +45,6 @@ pub fn start() {
         cond::start();
         slots::start(entry);
     }
-    ebpf::start(options.backend, options.socket);
+    source::start(options.backend, options.socket);
     stats::start(options.stats);
 }

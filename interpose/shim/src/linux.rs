@@ -10,10 +10,10 @@ use autolock_abi::{
 };
 use autolock_lock::{
     node::Node,
-    platform::{Deadline, Event, FOREVER, Platform, Wait},
+    platform::{Deadline, Event, FOREVER, Parking, Platform, Wait},
 };
 
-use crate::{ebpf::Ebpf, nodes, stats, tcb};
+use crate::{kernel, nodes, source::Source, stats, tcb};
 
 /// Linux on x86-64.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ const fn clock_of(deadline: &Deadline) -> libc::clockid_t {
 }
 
 /// Nanoseconds from now until `deadline`; 0 if it has passed.
-fn remaining_ns(deadline: &Deadline) -> u64 {
+pub(crate) fn remaining_ns(deadline: &Deadline) -> u64 {
     let now = clock(clock_of(deadline));
     let ns = (i128::from(deadline.sec) - i128::from(now.tv_sec)) * 1_000_000_000
         + i128::from(deadline.nsec)
@@ -134,7 +134,7 @@ fn remaining_ns(deadline: &Deadline) -> u64 {
 }
 
 impl Platform for Linux {
-    type OnCpu = Ebpf;
+    type OnCpu = Source;
 
     #[inline]
     fn tid() -> i32 {
@@ -149,6 +149,31 @@ impl Platform for Linux {
     #[inline]
     fn cpu() -> u16 {
         tcb::cpu()
+    }
+
+    #[inline]
+    fn place() -> u16 {
+        tcb::place()
+    }
+
+    #[inline]
+    fn enroll() {
+        kernel::enroll();
+    }
+
+    #[inline]
+    fn arm(word: &AtomicU32, parking: Parking, limit_ns: u64, deadline: Option<&Deadline>) -> bool {
+        kernel::arm(word, parking, limit_ns, deadline)
+    }
+
+    #[inline]
+    fn disarm() {
+        kernel::disarm();
+    }
+
+    #[inline]
+    fn parks() -> u32 {
+        kernel::parks()
     }
 
     fn node() -> u16 {

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `AUTOLOCK_STATS` | `0`, `1` | `0` | print at exit what the library did |
 //! | `AUTOLOCK_ALGORITHM` | `autolock`, or a lock of the collection (`driver --list`) | `autolock` | the lock under each private mutex |
-//! | `AUTOLOCK_BACKEND` | `auto`, `ebpf`, `user` | `auto` | where on-CPU knowledge comes from: autolockd's table or user space alone; `auto` takes the table if it is to be had, and `ebpf` says so if it is not |
+//! | `AUTOLOCK_BACKEND` | `auto`, `kernel`, `ebpf`, `user` | `auto` | where on-CPU knowledge comes from: a patched kernel's slots, autolockd's table or user space alone; `auto` takes the first of them that is to be had; `kernel` and `ebpf` say so if theirs is not, and leave it to user space |
 //! | `AUTOLOCK_SOCKET` | a path | `/run/autolock/autolockd.sock` | where autolockd listens |
 //!
 //! A bad value or an unknown `AUTOLOCK_` name gives one line on stderr and the default; `AUTOLOCK_PROFILE*` is the profiler's. In secure-execution mode (set-user-ID programs,
@@ -36,6 +36,8 @@ pub enum Backend {
     /// The best source there is.
     #[default]
     Auto,
+    /// A patched kernel's slots.
+    Kernel,
     /// autolockd's table.
     Ebpf,
     /// User space alone.
@@ -107,9 +109,14 @@ fn apply(options: &mut Options, entry: &'static [u8]) -> Result<(), Problem> {
         },
         b"BACKEND" => match value {
             b"auto" | b"" => options.backend = Backend::Auto,
+            b"kernel" => options.backend = Backend::Kernel,
             b"ebpf" => options.backend = Backend::Ebpf,
             b"user" => options.backend = Backend::User,
-            _ => return Err(Problem::Text("takes auto, ebpf or user; using auto")),
+            _ => {
+                return Err(Problem::Text(
+                    "takes auto, kernel, ebpf or user; using auto",
+                ));
+            }
         },
         b"SOCKET" => match value {
             b"" => options.socket = None,

@@ -12,7 +12,10 @@ use core::sync::atomic::{
 use autolock_abi::Mutex;
 use autolock_lock::{oncpu::HolderState, platform::Event};
 
-use crate::{cond, ebpf, slots};
+use crate::{
+    cond, kernel, slots,
+    source::{self, Name},
+};
 
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -21,9 +24,10 @@ static CONTENDED: AtomicU64 = AtomicU64::new(0);
 static SPUN: AtomicU64 = AtomicU64::new(0);
 static PARKED: AtomicU64 = AtomicU64::new(0);
 static WOKEN: AtomicU64 = AtomicU64::new(0);
+static PREEMPTED: AtomicU64 = AtomicU64::new(0);
 static BACKSTOP: AtomicU64 = AtomicU64::new(0);
 static DELEGATED: AtomicU64 = AtomicU64::new(0);
-/// Answers of autolockd's table.
+/// Answers of the source, if it is not user space.
 static RUNNING: AtomicU64 = AtomicU64::new(0);
 static OFF_CPU: AtomicU64 = AtomicU64::new(0);
 static UNKNOWN: AtomicU64 = AtomicU64::new(0);
@@ -70,7 +74,7 @@ pub fn note_delegated() {
     add(&DELEGATED);
 }
 
-/// Counts what autolockd's table said of a holder.
+/// Counts what the source said of a holder.
 #[inline]
 pub fn note_answer(state: HolderState) {
     add(match state {
@@ -96,6 +100,7 @@ fn count(event: Event, mutex: &Mutex) {
         }
         Event::Spun => _ = SPUN.fetch_add(1, Relaxed),
         Event::Parked => _ = PARKED.fetch_add(1, Relaxed),
+        Event::Preempted => _ = PREEMPTED.fetch_add(1, Relaxed),
         Event::Backstop => _ = BACKSTOP.fetch_add(1, Relaxed),
     }
 }
@@ -138,9 +143,20 @@ pub fn finish() {
     );
     line.print();
     let mut line = Line::default();
-    let _ = match ebpf::source() {
-        (false, why) => writeln!(line, "autolock: source=user ({why})"),
-        (true, _) => writeln!(
+    let _ = match source::name() {
+        Name::User(why) => writeln!(line, "autolock: source=user ({why})"),
+        Name::Kernel => {
+            let (slots, unserved) = kernel::figures();
+            writeln!(
+                line,
+                "autolock: source=kernel slots={slots} unserved={unserved} parks={} running={} off-cpu={} unknown={} (slots: threads that got one; parks: waiters that lost their CPU and slept; the rest: what the kernel said of holders)",
+                get(&PREEMPTED),
+                get(&RUNNING),
+                get(&OFF_CPU),
+                get(&UNKNOWN),
+            )
+        }
+        Name::Ebpf => writeln!(
             line,
             "autolock: source=ebpf running={} off-cpu={} unknown={} (what autolockd's table said of holders; unknown: it is stale or knows nothing, and user space decided)",
             get(&RUNNING),
@@ -149,6 +165,23 @@ pub fn finish() {
         ),
     };
     line.print();
+    if let Some(kernel) = kernel::counted() {
+        let mut line = Line::default();
+        let _ = writeln!(
+            line,
+            "autolock: kernel creates={} peak={} parks={} wakes={} timeouts={} signals={} changed={} refused={} parked-ms={} (as the kernel counted)",
+            kernel.creates,
+            kernel.slots_peak,
+            kernel.parks,
+            kernel.wakes,
+            kernel.timeouts,
+            kernel.signals,
+            kernel.changed,
+            kernel.refused,
+            kernel.parked_ns / 1_000_000,
+        );
+        line.print();
+    }
     if let Some((algorithm, mutexes, unserved)) = slots::figures() {
         let mut line = Line::default();
         let _ = writeln!(

@@ -17,6 +17,9 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 static TID_AT: AtomicUsize = AtomicUsize::new(0x2d0);
 /// Distance of the rseq area's `cpu_id` from the thread pointer; 0 if there is none.
 static CPU_AT: AtomicUsize = AtomicUsize::new(0);
+/// Distance of what [`place`] reads: `cpu_id`, or a number that the kernel source keeps.
+static PLACE_AT: AtomicUsize = AtomicUsize::new(0);
+static PLACES_ARE_CPUS: AtomicBool = AtomicBool::new(true);
 /// Whether `TID_AT` is our own variable, which a fork child must clear.
 static OWN_TID: AtomicBool = AtomicBool::new(false);
 
@@ -81,6 +84,28 @@ pub fn cpu() -> u16 {
     cpu as u16
 }
 
+/// Where the calling thread is, for who asks after it: its CPU or its slot, whichever the source of on-CPU knowledge can use. One load as well.
+#[inline]
+#[must_use]
+pub fn place() -> u16 {
+    // SAFETY: as in `cpu`, or the distance of a thread-local variable of ours.
+    let place = unsafe { load(PLACE_AT.load(Relaxed)) };
+    place as u16
+}
+
+/// Whether [`place`] is the CPU.
+#[inline]
+#[must_use]
+pub fn places_are_cpus() -> bool {
+    PLACES_ARE_CPUS.load(Relaxed)
+}
+
+/// From here on [`place`] is the 32-bit thread-local variable at this distance, or the CPU. What stands in mutexes already counts as a wrong hint.
+pub(crate) fn place_is_at(own: Option<usize>) {
+    PLACES_ARE_CPUS.store(own.is_none(), Relaxed);
+    PLACE_AT.store(own.unwrap_or_else(|| CPU_AT.load(Relaxed)), Relaxed);
+}
+
 #[cold]
 #[inline(never)]
 fn tid_from_kernel() -> i32 {
@@ -121,6 +146,7 @@ pub fn start() {
     }
     if let Some(at) = rseq_cpu_at() {
         CPU_AT.store(at, Relaxed);
+        PLACE_AT.store(at, Relaxed);
     }
 }
 

@@ -15,7 +15,9 @@
 //! | `torture` | everything at once, counted |
 //! | `surroundings` | options, statistics, sandboxes, allocators, secure-execution mode |
 //! | `on_cpu` | autolockd's table: found, refused, stale, a lie; what becomes of it with the process |
-//! | `autolockd` | the same with the real one, where eBPF is permitted |
+//! | `slots` | the kernel's slots, on a stand-in for a patched kernel: who gets one, fork, refusals, parks |
+//! | `kernel` | the same on a real one, where there is one |
+//! | `autolockd` | the same as `on_cpu` with the real one, where eBPF is permitted |
 //! | `symbols` | what the shared object exports and needs |
 //! | `commands` | ordinary programs print what they always print |
 //! | `broken` | preloads with one thing wrong, each caught by the program that is there for it |

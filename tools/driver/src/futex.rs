@@ -11,7 +11,7 @@ use crate::cli::FutexCalls;
 use anyhow::{Context, Result};
 use autolock_lock::locks::Collection;
 use autolock_lock::node::Node;
-use autolock_lock::platform::{Deadline, Event, Platform, Wait};
+use autolock_lock::platform::{Deadline, Event, Parking, Platform, Wait};
 use autolock_shim::linux::Linux;
 use perf_event::events::Tracepoint;
 use perf_event::{Builder, Counter};
@@ -46,6 +46,31 @@ impl Platform for Counting {
     #[inline]
     fn cpu() -> u16 {
         Linux::cpu()
+    }
+
+    #[inline]
+    fn place() -> u16 {
+        Linux::place()
+    }
+
+    #[inline]
+    fn enroll() {
+        Linux::enroll();
+    }
+
+    #[inline]
+    fn arm(word: &AtomicU32, parking: Parking, limit_ns: u64, deadline: Option<&Deadline>) -> bool {
+        Linux::arm(word, parking, limit_ns, deadline)
+    }
+
+    #[inline]
+    fn disarm() {
+        Linux::disarm();
+    }
+
+    #[inline]
+    fn parks() -> u32 {
+        Linux::parks()
     }
 
     fn node() -> u16 {

@@ -71,7 +71,7 @@ impl<P: Platform> Algorithm for ClhAutolock<P> {
         P::preemption_point();
         // SAFETY: the tail is null or a node.
         if let Some(before) = unsafe { node::at(before) } {
-            await_grant::<P>(&before.state, || patience_ns(on_cpu::<P>(before)));
+            await_grant::<P, true>(&before.state, || patience_ns(on_cpu::<P>(before)));
             P::give_node(before);
             sign::<P>(node);
         }
@@ -113,6 +113,7 @@ impl<P: Platform> Algorithm for ClhAutolock<P> {
         } else {
             // Somebody watches the node, and gives it back.
             grant::<P>(&node.state);
+            P::enroll(); // Somebody had to wait for me.
         }
     }
 }

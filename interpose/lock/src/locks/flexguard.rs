@@ -108,8 +108,10 @@ impl<P: Platform> Algorithm for FlexGuard<P> {
     unsafe fn unlock(&self) {
         self.holder.clear();
         P::preemption_point();
+        let word = &raw const self.word;
         if self.word.swap(FREE, Release) == CONTENDED {
-            P::wake_one(&raw const self.word, false);
+            P::wake_one(word, false);
+            P::enroll(); // Somebody had to wait for me.
         }
     }
 }
@@ -137,6 +139,7 @@ impl<P: Platform> FlexGuard<P> {
     #[cold]
     #[inline(never)]
     fn lock_contended(&self) {
+        P::enroll();
         // What to acquire with: who has slept does not know who else sleeps.
         let mut held = HELD;
         while !self.spin(held) {

@@ -82,7 +82,7 @@ impl<P: Platform, const YIELD: bool, const BACKOFF: bool> Algorithm
     #[inline]
     unsafe fn unlock(&self) {
         P::preemption_point();
-        self.word.release();
+        let _ = self.word.release();
     }
 }
 

@@ -26,9 +26,9 @@ use autolock_abi::sync::{
 
 use crate::platform::{FOREVER, Platform};
 
-const FREE: u32 = 0;
+pub(super) const FREE: u32 = 0;
 const HELD: u32 = 1;
-const CONTENDED: u32 = 2;
+pub(super) const CONTENDED: u32 = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -57,10 +57,16 @@ impl<P: Platform> FutexWord<P> {
         self.try_acquire_with(HELD)
     }
 
-    /// 0 -> 2, by one that has slept and answers for the others.
+    /// 0 -> 1 by a newcomer, 0 -> 2 by one that has `slept` and answers for the others.
     #[inline]
-    pub(super) fn try_acquire_after_sleep(&self) -> bool {
-        self.try_acquire_with(CONTENDED)
+    pub(super) fn try_acquire_as(&self, slept: bool) -> bool {
+        self.try_acquire_with(if slept { CONTENDED } else { HELD })
+    }
+
+    /// For a waiter that agrees with the kernel on it.
+    #[inline]
+    pub(super) fn word(&self) -> &AtomicU32 {
+        &self.word
     }
 
     #[inline]
@@ -80,13 +86,15 @@ impl<P: Platform> FutexWord<P> {
         false
     }
 
-    /// 1 or 2 -> 0, and a wake if it was 2. By the holder.
+    /// 1 or 2 -> 0, and a wake if it was 2. By the holder. Returns whether there was one.
     #[inline]
-    pub(super) fn release(&self) {
+    pub(super) fn release(&self) -> bool {
         let word = &raw const self.word;
-        if self.word.swap(FREE, Release) == CONTENDED {
+        let wakes = self.word.swap(FREE, Release) == CONTENDED;
+        if wakes {
             P::preemption_point();
             P::wake_one(word, false);
         }
+        wakes
     }
 }

@@ -144,7 +144,7 @@ impl<P: Platform> Algorithm for Malthusian<P> {
     fn lock(&self) {
         let node = P::take_node();
         if !self.queue.enter::<P>(node) {
-            await_grant::<P>(&node.state, || SPIN_NS);
+            await_grant::<P, false>(&node.state, || SPIN_NS);
         }
         self.queue.hold(node);
         P::preemption_point();

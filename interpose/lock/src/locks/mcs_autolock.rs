@@ -16,6 +16,8 @@
 //! - Bounded bypass: once the first waiter has been passed over for [`SLICE_NS`], it is granted whatever it does. So the waiter behind n
 //!   others gets the lock within n + 1 slices and as many critical sections and wake-ups.
 //!
+//! Where the kernel parks waiters that lose their CPUs ([`crate::armed`]), they sleep as far as a release sees, and are passed over; the source knows every one of them.
+//!
 //! This is safe because the links behind the holder's node are the holder's (1 in `queue`), and whom it grants, and in which order,
 //! concerns no waiter: each waits for its own node's state. Nodes do not change hands.
 //!
@@ -138,8 +140,8 @@ impl<P: Platform> Algorithm for McsAutolock<P> {
         let node = P::take_node();
         sign::<P>(node);
         if !self.queue.enter::<P>(node) {
-            await_grant::<P>(&node.state, || {
-                node.cpu.store(P::cpu(), Relaxed);
+            await_grant::<P, true>(&node.state, || {
+                node.place.store(P::place(), Relaxed);
                 patience_ns(self.record.state::<P>())
             });
         }
@@ -163,6 +165,7 @@ impl<P: Platform> Algorithm for McsAutolock<P> {
         P::preemption_point();
         if let Some(first) = self.queue.next_or_free::<P>(mine) {
             grant::<P>(&self.choose(mine, first).state);
+            P::enroll(); // Somebody had to wait for me.
         }
         P::give_node(mine);
     }

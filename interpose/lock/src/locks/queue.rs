@@ -12,7 +12,7 @@
 //!
 //! | a node's state | meaning | transitions |
 //! |---|---|---|
-//! | `WAITING` | its waiter waits, awake | -> `PARKED` by the waiter ([`await_grant`]), -> `GRANTED` by the holder ([`grant`]) |
+//! | `WAITING` | its waiter waits, awake | -> `PARKED` by the waiter ([`await_grant`]), or by the kernel when it takes the waiter from its CPU ([`crate::armed`]); -> `GRANTED` by the holder ([`grant`]) |
 //! | `PARKED` | its waiter sleeps, or is about to | -> `GRANTED` by the holder, which then wakes |
 //! | `GRANTED` | its waiter holds the lock | |
 //!
@@ -21,6 +21,8 @@
 //! 2. A waiter stays in its wait until its state is no longer `WAITING` or `PARKED`: nobody uses its node for anything else before.
 //! 3. No wake is lost: the waiter sleeps only while the state is `PARKED`, which the kernel compares; the exchange in `grant` returns
 //!    `PARKED` if the waiter's compare-exchange came first, and then `grant` wakes; else that compare-exchange fails.
+//!    So with a waiter that the kernel puts to sleep: its compare-exchange is the waiter's. It has nothing to do with the waiter's acquisition, which is a load:
+//!    that the waiter is disarmed before it goes on matters for its node's next use alone.
 //! 4. A wake may come late, when the node is in use again, in this lock or another. It wakes a sleeper without need, which looks at its state and
 //!    sleeps again: whoever sleeps on a node's state does so in a loop. It takes nobody's wake away, for each state has one sleeper, and
 //!    the wake of its own grant is still to come.
@@ -30,12 +32,16 @@
 //! the Acquire load in [`next`]; the exchange in `grant` is Release and pairs with the Acquire load in `await_grant`. `holder` is
 //! Relaxed: only the holder reads or writes it.
 
-use autolock_abi::sync::{
-    AtomicPtr, AtomicU32,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+use autolock_abi::{
+    auto_lock::Parking,
+    sync::{
+        AtomicPtr, AtomicU32,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    },
 };
 
 use crate::{
+    armed::Armed,
     node::{self, Node},
     oncpu::{Holder, HolderState, OnCpu},
     platform::Platform,
@@ -185,13 +191,27 @@ fn await_link<P: Platform>(node: &'static Node) -> &'static Node {
     }
 }
 
-/// Waits until `state` is `GRANTED`: spins for `patience_ns`, which is asked anew at every look at the clock, then sleeps.
-pub fn await_grant<P: Platform>(state: &AtomicU32, patience_ns: impl Fn() -> u64) {
+/// A spinning waiter that loses its CPU sleeps.
+const PARKING: Parking = Parking::until(GRANTED, PARKED);
+
+/// Waits until `state` is `GRANTED`: spins for `patience_ns`, which is asked anew at every look at the clock, then sleeps. `AUTO`: and sleeps if it loses its CPU.
+pub fn await_grant<P: Platform, const AUTO: bool>(
+    state: &AtomicU32,
+    patience_ns: impl Fn() -> u64,
+) {
     let start = P::now_ns();
     let mut looks: u32 = 0;
+    let mut armed = Armed::<P>::new(state, PARKING, 0, None);
+    if AUTO {
+        P::enroll();
+        armed.arm();
+    }
     loop {
         if state.load(Acquire) == GRANTED {
-            return;
+            return; // And is disarmed.
+        }
+        if armed.was_parked() {
+            break; // Woken without a grant: sleep on.
         }
         looks = looks.wrapping_add(1);
         if looks.is_multiple_of(LOOKS) && P::now_ns().wrapping_sub(start) >= patience_ns() {
@@ -199,6 +219,7 @@ pub fn await_grant<P: Platform>(state: &AtomicU32, patience_ns: impl Fn() -> u64
         }
         P::pause();
     }
+    drop(armed);
     // Relaxed, and the result is of no interest: the state is PARKED or GRANTED now, and the loop's load is Acquire.
     let _ = state.compare_exchange(WAITING, PARKED, Relaxed, Relaxed);
     while state.load(Acquire) != GRANTED {
@@ -217,14 +238,14 @@ pub fn grant<P: Platform>(state: &'static AtomicU32) {
 /// Writes the calling thread down in its node, for [`on_cpu`].
 pub fn sign<P: Platform>(node: &Node) {
     node.tid.store(P::tid(), Relaxed);
-    node.cpu.store(P::cpu(), Relaxed);
+    node.place.store(P::place(), Relaxed);
 }
 
 /// What the platform's source knows of the thread that signed `node`. The node may be somebody else's by now: a hint.
 pub fn on_cpu<P: Platform>(node: &Node) -> HolderState {
     let holder = Holder {
         tid: node.tid.load(Relaxed),
-        cpu: node.cpu.load(Relaxed),
+        place: node.place.load(Relaxed),
     };
     P::OnCpu::holder(holder, P::cpu())
 }

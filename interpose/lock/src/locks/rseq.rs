@@ -24,16 +24,20 @@
 
 use core::marker::PhantomData;
 
-use autolock_abi::sync::{
-    AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
-    hint,
+use autolock_abi::{
+    auto_lock::Parking,
+    sync::{
+        AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+        hint,
+    },
 };
 
 use super::bounded::{FOREVER_NS, Spin};
 use crate::{
     algorithm::{Algorithm, Info, Order, Waiting},
-    oncpu::{Holder, HolderState, OnCpu},
+    armed::Armed,
+    oncpu::{Holder, HolderState, NOWHERE, OnCpu},
     platform::Platform,
 };
 
@@ -43,14 +47,15 @@ const CONTENDED: u32 = 2;
 
 /// How long a waiter spins before it sleeps, whatever it believes of the holder.
 const SPIN_NS: u64 = 100_000;
-/// The CPU of nobody.
-const NOWHERE: u16 = u16::MAX;
+
+/// A spinning waiter that loses its CPU sleeps.
+const PARKING: Parking = Parking::until(FREE, CONTENDED);
 
 /// See the module. `AUTO` is whether waiters use what the holder publishes.
 #[derive(Debug)]
 pub struct Rseq<P, const AUTO: bool> {
     word: AtomicU32,
-    cpu: hint::AtomicU16,
+    place: hint::AtomicU16,
     tid: hint::AtomicI32,
     platform: PhantomData<fn(P)>,
 }
@@ -82,7 +87,7 @@ impl<P: Platform, const AUTO: bool> Algorithm for Rseq<P, AUTO> {
     fn new() -> Self {
         Self {
             word: AtomicU32::new(FREE),
-            cpu: hint::AtomicU16::new(NOWHERE),
+            place: hint::AtomicU16::new(NOWHERE),
             tid: hint::AtomicI32::new(0),
             platform: PhantomData,
         }
@@ -100,14 +105,14 @@ impl<P: Platform, const AUTO: bool> Algorithm for Rseq<P, AUTO> {
             }
         }
         P::preemption_point();
-        self.publish(P::tid(), P::cpu());
+        self.publish(P::tid(), P::place());
     }
 
     #[inline]
     fn try_lock(&self) -> bool {
         let acquired = self.acquire(HELD);
         if acquired {
-            self.publish(P::tid(), P::cpu());
+            self.publish(P::tid(), P::place());
         }
         acquired
     }
@@ -116,8 +121,12 @@ impl<P: Platform, const AUTO: bool> Algorithm for Rseq<P, AUTO> {
     unsafe fn unlock(&self) {
         self.publish(0, NOWHERE);
         P::preemption_point();
+        let word = &raw const self.word;
         if self.word.swap(FREE, Release) == CONTENDED {
-            P::wake_one(&raw const self.word, false);
+            P::wake_one(word, false);
+            if AUTO {
+                P::enroll(); // Somebody had to wait for me.
+            }
         }
     }
 }
@@ -133,28 +142,30 @@ impl<P: Platform, const AUTO: bool> Rseq<P, AUTO> {
     }
 
     #[inline]
-    fn publish(&self, tid: i32, cpu: u16) {
+    fn publish(&self, tid: i32, place: u16) {
         self.tid.store(tid, Relaxed);
-        self.cpu.store(cpu, Relaxed);
+        self.place.store(place, Relaxed);
     }
 
     /// Whether the holder has not got a CPU, as far as rseq and the platform's source know.
     fn holder_is_off_cpu(&self) -> bool {
         let holder = Holder {
             tid: self.tid.load(Relaxed),
-            cpu: self.cpu.load(Relaxed),
+            place: self.place.load(Relaxed),
         };
         let my_cpu = P::cpu();
         holder.tid != 0
-            && (holder.cpu == my_cpu || P::OnCpu::holder(holder, my_cpu) == HolderState::NotRunning)
+            && (P::OnCpu::places_are_cpus() && holder.place == my_cpu
+                || P::OnCpu::holder(holder, my_cpu) == HolderState::NotRunning)
     }
 
     #[cold]
     #[inline(never)]
     fn spin_or_sleep(&self) {
+        P::enroll();
         // What to acquire with: who has slept does not know who else sleeps.
         let mut held = HELD;
-        while !self.spin(held) {
+        while !self.spin(&mut held) {
             if self.word.swap(CONTENDED, Acquire) == FREE {
                 return;
             }
@@ -166,11 +177,19 @@ impl<P: Platform, const AUTO: bool> Rseq<P, AUTO> {
     }
 
     /// Spins while the holder may be running. Returns whether it acquired.
-    fn spin(&self, held: u32) -> bool {
+    fn spin(&self, held: &mut u32) -> bool {
         let mut spin = Spin::begin::<P>();
+        let mut armed = Armed::<P>::new(&self.word, PARKING, 0, None);
         loop {
-            if self.acquire(held) {
-                return true;
+            armed.arm();
+            if self.word.load(Relaxed) == FREE {
+                // Who was parked has slept, too. And never the holder.
+                if armed.disarm() {
+                    *held = CONTENDED;
+                }
+                if self.acquire(*held) {
+                    return true;
+                }
             }
             if self.holder_is_off_cpu() || spin.lasted_ns::<P>().is_some_and(|ns| ns > SPIN_NS) {
                 return false;

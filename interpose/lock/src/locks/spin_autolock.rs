@@ -17,17 +17,26 @@
 //! one that answers for the other sleepers. The record is a hint; it is cleared before the release, so that nobody takes a late look at it for the next
 //! holder. Spinning is bounded whatever the source says (`between`).
 //!
+//! Where the kernel parks waiters that lose their CPUs ([`crate::armed`]), that is a sleep on the word as well, after which the waiter answers for the others: it disarms
+//! before it tries, and what it tries depends on whether it has been parked.
+//!
 //! Bad at: as `futex_spinlock`; the record makes two more stores on each side of a critical section.
+
+use autolock_abi::auto_lock::Parking;
 
 use super::{
     between::{Between, Patience},
-    futex_word::FutexWord,
+    futex_word::{CONTENDED, FREE, FutexWord},
 };
 use crate::{
     algorithm::{Algorithm, Info, Order, Waiting},
+    armed::Armed,
     oncpu::HolderRecord,
     platform::Platform,
 };
+
+/// A spinning waiter that loses its CPU sleeps.
+const PARKING: Parking = Parking::until(FREE, CONTENDED);
 
 /// See the module. `AUTO`: asks after the holder.
 #[derive(Debug)]
@@ -99,7 +108,9 @@ impl<P: Platform, const AUTO: bool, const BACKOFF: bool> Algorithm for AutoTtas<
         P::preemption_point();
         self.holder.clear();
         P::preemption_point();
-        self.word.release();
+        if self.word.release() && AUTO {
+            P::enroll(); // Somebody had to wait for me.
+        }
     }
 }
 
@@ -107,28 +118,37 @@ impl<P: Platform, const AUTO: bool, const BACKOFF: bool> AutoTtas<P, AUTO, BACKO
     #[cold]
     #[inline(never)]
     fn lock_contended(&self) {
-        if self.spin(FutexWord::try_acquire) {
-            return;
+        if AUTO {
+            P::enroll();
         }
-        while !self.word.acquire_or_sleep() {
-            if self.spin(FutexWord::try_acquire_after_sleep) {
+        let mut slept = false;
+        while !self.spin(&mut slept) {
+            if self.word.acquire_or_sleep() {
                 return;
             }
+            slept = true;
         }
     }
 
     /// Spins while it is worth it. Returns whether the lock was acquired.
     #[inline]
-    fn spin(&self, try_acquire: impl Fn(&FutexWord<P>) -> bool) -> bool {
+    fn spin(&self, slept: &mut bool) -> bool {
         let mut between = Between::<P, false, BACKOFF>::new();
         let mut patience = Patience::new();
+        let mut armed = Armed::<P>::new(self.word.word(), PARKING, 0, None);
         loop {
-            if self.word.is_free() && try_acquire(&self.word) {
-                return true;
+            if AUTO {
+                armed.arm();
+            }
+            if self.word.is_free() {
+                *slept |= armed.disarm();
+                if self.word.try_acquire_as(*slept) {
+                    return true;
+                }
             }
             let pauses = between.wait();
             if AUTO && !patience.lasts(self.holder.state::<P>(), pauses) {
-                return false;
+                return false; // It says 2 before it sleeps: what `armed` may still say does not matter.
             }
         }
     }

@@ -25,7 +25,8 @@
 //!
 //! No wake-up is lost: a waiter sleeps only on the value with the mark, while its ticket is not in the slot. Until the next exchange of the slot this value
 //! stays, and that exchange finds the mark and wakes all who sleep; the kernel's look at the word lets nobody fall asleep after it. Whoever wakes
-//! and still has no turn (with more waiters than slots, some share one) marks the new value and sleeps again.
+//! and still has no turn (with more waiters than slots, some share one) marks the new value and sleeps again. Where the kernel parks waiters that lose their
+//! CPUs ([`crate::armed`]), it sets the mark and puts them to sleep; whose turn has come is not parked. There is no duty, for all are woken.
 //!
 //! Memory orderings: a load of a slot is Acquire and pairs with the Release exchange of `unlock`; the mark is Relaxed: it carries nothing, and that exchange
 //! reads it. `next` is Relaxed as in `partitioned`. `ticket` is Relaxed: the holder writes it, and reads it itself; others take it for a hint how far the
@@ -35,14 +36,18 @@
 
 use core::marker::PhantomData;
 
-use autolock_abi::sync::{
-    AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
+use autolock_abi::{
+    auto_lock::Parking,
+    sync::{
+        AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
 use super::{between::Patience, ticket::FIRST};
 use crate::{
     algorithm::{Algorithm, Info, Order, Waiting},
+    armed::Armed,
     oncpu::HolderRecord,
     platform::{FOREVER, Platform},
 };
@@ -133,6 +138,9 @@ impl<P: Platform, const AUTO: bool, const SLOTS: usize> Algorithm for AutoTicket
         if slot.swap(granting(next), Release) & MARK != 0 {
             P::preemption_point();
             P::wake_all(address, false);
+            if AUTO {
+                P::enroll(); // Somebody had to wait for me.
+            }
         }
     }
 }
@@ -171,12 +179,20 @@ impl<P: Platform, const AUTO: bool, const SLOTS: usize> AutoTicket<P, AUTO, SLOT
         let slot = self.slot(ticket);
         let mut patience = Patience::new();
         let mut holders = self.ticket.load(Relaxed);
+        if AUTO {
+            P::enroll();
+        }
+        let mut armed = Armed::<P>::new(slot, parking(ticket), 0, None);
         loop {
+            if AUTO {
+                armed.arm();
+            }
             let value = slot.load(Acquire);
             if grants(value, ticket) {
-                return;
+                return; // And is disarmed.
             }
             if AUTO && !self.is_worth_spinning(ticket, &mut holders, &mut patience) {
+                armed.disarm();
                 if value & MARK != 0 || mark(slot, value) {
                     P::preemption_point();
                     P::wait(slot, value | MARK, false, FOREVER, None);
@@ -196,6 +212,16 @@ impl<P: Platform, const AUTO: bool, const SLOTS: usize> AutoTicket<P, AUTO, SLOT
             *patience = Patience::new();
         }
         ticket.wrapping_sub(now) <= NEAR && patience.lasts(self.holder.state::<P>(), 1)
+    }
+}
+
+/// A spinning waiter that loses its CPU sleeps until its turn, as one that has set the mark.
+const fn parking(ticket: u32) -> Parking {
+    Parking {
+        mask: !MARK,
+        value: granting(ticket),
+        leave_mask: 0,
+        leave: MARK,
     }
 }
 

@@ -1,4 +1,8 @@
-//! The operating system of the model: futex queues, thread ids, one clock, and glibc's own lock and unlock.
+//! The operating system of the model: futex queues, thread ids, one clock, a scheduler that parks armed waiters, and glibc's own lock and unlock.
+//!
+//! [`preempt`] takes one armed thread from its CPU, whichever comes first to a point at which it may lose it: every pause, look at the clock, marked
+//! point of the locks, and the moment before it is disarmed. Between two of those a thread does one thing to the word at most, so it makes no difference whether it is
+//! parked before or after.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -9,7 +13,8 @@ use std::sync::{
 
 use autolock_abi::{
     Mutex,
-    sync::{AtomicU32, Ordering::SeqCst},
+    auto_lock::Parking,
+    sync::{AtomicBool as ModelBool, AtomicU32, Ordering::SeqCst},
     word,
 };
 use autolock_lock::{
@@ -22,6 +27,8 @@ use loom::thread;
 pub struct Sleeper {
     address: usize,
     id: i32,
+    /// It did not call for this sleep.
+    parked: bool,
     thread: thread::Thread,
     woken: std::sync::Arc<AtomicBool>,
 }
@@ -40,12 +47,21 @@ impl Sleeper {
 pub struct Kernel {
     queue: StdMutex<VecDeque<Sleeper>>,
     timed_out: StdMutex<Vec<i32>>,
+    interrupted: StdMutex<Vec<i32>>,
     /// Addresses of lock words, so that a fault can tell them from gates.
     pub words: StdMutex<Vec<usize>>,
     threads: StdMutex<i32>,
     time_is_up: AtomicBool,
     pub drop_word_wakes: AtomicBool,
     pub drop_gate_wakes: AtomicBool,
+    /// Whether waiters are armed at all.
+    pub parks: AtomicBool,
+    /// Whoever is armed and looks first is parked.
+    preempt: ModelBool,
+    /// Faults: who is parked leaves the word as it was; is not told; a disarmed thread goes on being armed until it holds the lock.
+    pub leaves_no_mark: AtomicBool,
+    pub forgets_parks: AtomicBool,
+    pub disarms_late: AtomicBool,
 }
 
 impl Kernel {
@@ -75,6 +91,8 @@ loom::lazy_static! {
 loom::thread_local! {
     pub static ID: Cell<i32> = Cell::new(0);
     static CLOCK: Cell<u64> = Cell::new(0);
+    static ARMED: Cell<Option<(*const AtomicU32, Parking)>> = Cell::new(None);
+    static PARKS: Cell<u32> = Cell::new(0);
     /// Free queue nodes; each execution of a model has its own, and leaks a few.
     static FREE: RefCell<Vec<&'static Node>> = RefCell::new(Vec::new());
 }
@@ -95,7 +113,12 @@ impl<const PER_NODE: u16> Platform for PatientOn<PER_NODE> {
     type OnCpu = Hints;
 
     fn pause() {
+        lose_cpu();
         thread::yield_now();
+    }
+
+    fn preemption_point() {
+        lose_cpu();
     }
 
     fn yield_now() {
@@ -110,6 +133,9 @@ impl<const PER_NODE: u16> Platform for PatientOn<PER_NODE> {
         tid() -> i32;
         tid_or_zero() -> i32;
         cpu() -> u16;
+        arm(word: &AtomicU32, parking: Parking, limit_ns: u64, deadline: Option<&Deadline>) -> bool;
+        disarm();
+        parks() -> u32;
         single_threaded() -> bool;
         now_ns() -> u64;
         expired(deadline: &Deadline) -> bool;
@@ -129,8 +155,8 @@ impl<const PER_NODE: u16> Platform for PatientOn<PER_NODE> {
 pub struct Hints;
 
 impl OnCpu for Hints {
-    fn thread(tid: i32) -> HolderState {
-        if tid % 2 == 0 {
+    fn thread(holder: Holder) -> HolderState {
+        if holder.tid % 2 == 0 {
             HolderState::NotRunning
         } else {
             HolderState::Unknown
@@ -177,6 +203,7 @@ impl Platform for Model {
 
     /// Every look at the clock finds the patience of any spinner exhausted.
     fn now_ns() -> u64 {
+        lose_cpu();
         CLOCK.with(|clock| {
             clock.set(clock.get() + 1_000_000_000);
             clock.get()
@@ -202,10 +229,37 @@ impl Platform for Model {
     }
 
     /// Not a yield: loom would let the holder finish first, and no waiter would ever sleep. The clock bounds every spin.
-    fn pause() {}
+    fn pause() {
+        lose_cpu();
+    }
+
+    fn preemption_point() {
+        lose_cpu();
+    }
+
+    fn arm(word: &AtomicU32, parking: Parking, _: u64, _: Option<&Deadline>) -> bool {
+        let arms = KERNEL.parks.load(Relaxed);
+        if arms {
+            ARMED.with(|armed| armed.set(Some((std::ptr::from_ref(word), parking))));
+        }
+        arms
+    }
+
+    fn disarm() {
+        lose_cpu();
+        if !KERNEL.disarms_late.load(Relaxed) {
+            ARMED.with(|armed| armed.set(None));
+        }
+    }
+
+    fn parks() -> u32 {
+        if KERNEL.forgets_parks.load(Relaxed) {
+            return 0;
+        }
+        PARKS.with(Cell::get)
+    }
 
     fn wait(word: &AtomicU32, expected: u32, _: bool, _: u64, deadline: Option<&Deadline>) -> Wait {
-        let me = Self::tid();
         // A read-modify-write: the kernel's comparison sees the newest value. No loom operation between it and the queue.
         if word.fetch_or(0, SeqCst) != expected {
             thread::yield_now(); // Without progress elsewhere the next try will fail as well.
@@ -214,24 +268,17 @@ impl Platform for Model {
         if deadline.is_some() && KERNEL.time_is_up.load(Relaxed) {
             return Wait::TimedOut;
         }
-        let woken = std::sync::Arc::new(AtomicBool::new(false));
-        KERNEL
-            .queue
-            .lock()
-            .expect("not poisoned")
-            .push_back(Sleeper {
-                address: std::ptr::from_ref(word).addr(),
-                id: me,
-                thread: thread::current(),
-                woken: woken.clone(),
-            });
-        while !woken.load(Relaxed) {
-            thread::park();
-        }
+        sleep(word, false);
+        let me = Self::tid();
         let mut timed_out = KERNEL.timed_out.lock().expect("not poisoned");
         if let Some(at) = timed_out.iter().position(|id| *id == me) {
             timed_out.remove(at);
             return Wait::TimedOut;
+        }
+        let mut interrupted = KERNEL.interrupted.lock().expect("not poisoned");
+        if let Some(at) = interrupted.iter().position(|id| *id == me) {
+            interrupted.remove(at);
+            return Wait::Interrupted;
         }
         Wait::Woken
     }
@@ -270,7 +317,84 @@ impl Platform for Model {
     }
 
     fn note_wake() {}
-    fn note(_: Event, _: &Mutex) {}
+
+    /// The first thing that a holder does.
+    fn note(_: Event, _: &Mutex) {
+        if KERNEL.disarms_late.load(Relaxed) {
+            lose_cpu();
+            ARMED.with(|armed| armed.set(None));
+        }
+    }
+}
+
+/// Until somebody wakes this thread. Between the caller's comparison of the word and the queue there is no loom operation.
+fn sleep(word: &AtomicU32, parked: bool) {
+    let woken = std::sync::Arc::new(AtomicBool::new(false));
+    let sleeper = Sleeper {
+        address: std::ptr::from_ref(word).addr(),
+        id: Model::tid(),
+        parked,
+        thread: thread::current(),
+        woken: woken.clone(),
+    };
+    let mut queue = KERNEL.queue.lock().expect("not poisoned");
+    queue.push_back(sleeper);
+    drop(queue);
+    while !woken.load(Relaxed) {
+        thread::park();
+    }
+}
+
+/// What the kernel does when it takes the CPU from a thread that is armed: marks the word, unless it is not waited for any more, and lets the thread sleep on it.
+fn lose_cpu() {
+    let Some((word, parking)) = ARMED.with(Cell::get) else {
+        return;
+    };
+    if !KERNEL.preempt.swap(false, SeqCst) {
+        return;
+    }
+    // SAFETY: the caller of `arm` waits for this word.
+    let word = unsafe { &*word };
+    let mut seen = word.fetch_or(0, SeqCst);
+    let left = loop {
+        if !parking.waits(seen) {
+            return;
+        }
+        let left = if KERNEL.leaves_no_mark.load(Relaxed) {
+            seen
+        } else {
+            parking.left(seen)
+        };
+        match word.compare_exchange(seen, left, SeqCst, SeqCst) {
+            Ok(_) => break left,
+            Err(now) => seen = now,
+        }
+    };
+    PARKS.with(|parks| parks.set(parks.get() + 1));
+    if word.fetch_or(0, SeqCst) == left {
+        sleep(word, true);
+    }
+}
+
+/// A signal ends the sleep of the thread that has slept longest, if any sleeps.
+pub fn signal() {
+    if let Some(sleeper) = KERNEL.dequeue(|sleeper| !sleeper.parked) {
+        let mut interrupted = KERNEL.interrupted.lock().expect("not poisoned");
+        interrupted.push(sleeper.id);
+        sleeper.wake();
+    }
+}
+
+/// One thread that is armed, or will be, loses its CPU.
+pub fn preempt() {
+    KERNEL.preempt.store(true, SeqCst);
+}
+
+/// The time-out of a park, if anybody is parked. (Wakes go on to others; this is none.)
+pub fn park_ends() {
+    if let Some(sleeper) = KERNEL.dequeue(|sleeper| sleeper.parked) {
+        sleeper.wake();
+    }
 }
 
 /// The clock reaches every deadline; the sleep of thread `timed` ends, if it sleeps.

@@ -24,7 +24,7 @@ use anyhow::Result;
 
 use crate::cli;
 use daemon::Daemon;
-use finding::{Name, Report, Source};
+use finding::{Name, Obstacle, Report, Source};
 use places::Places;
 use status::Status;
 
@@ -79,16 +79,18 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
     let me = Status::parse(&places.text("/proc/self/status").unwrap_or_default());
     let daemon = daemon::look(&places, &me);
     let ebpf = ebpf(&places, &me, &daemon);
-    let best = if ebpf.available {
-        Name::Ebpf
-    } else {
-        Name::User
-    };
+    let sources = vec![kernel(&places), ebpf, user()];
+    let available = |source: &&Source| source.available;
+    let available: Vec<Name> = sources.iter().filter(available).map(|s| s.name).collect();
     let subject = match args.pid {
         Some(pid) => process::look(&places, pid, &daemon)?,
-        None => program::look(args.program.as_deref(), args.lib.as_deref(), &me, best)?,
+        None => program::look(
+            args.program.as_deref(),
+            args.lib.as_deref(),
+            &me,
+            &available,
+        )?,
     };
-    let sources = vec![kernel(), ebpf, user()];
     Ok(Report::new(
         machine::kernel(&places),
         me.user,
@@ -97,16 +99,25 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
     ))
 }
 
-fn kernel() -> Source {
+fn kernel(places: &Places) -> Source {
+    let sysctl = places.text("/proc/sys/kernel/auto_lock");
+    let obstacle = match sysctl.as_deref() {
+        None => Some(Obstacle::new(
+            "kernel",
+            "this kernel has no autolocks (linux-patches)",
+        )),
+        Some("0") => Some(
+            Obstacle::new("sysctl", "the sysctl kernel.auto_lock is 0")
+                .fix("sysctl -w kernel.auto_lock=1"),
+        ),
+        Some(_) => None,
+    };
     Source {
         name: Name::Kernel,
-        possible: false,
-        available: false,
+        possible: sysctl.is_some(),
+        available: obstacle.is_none(),
         from: "a slot per thread, mapped by the kernel",
-        obstacles: vec![finding::Obstacle::new(
-            "kernel",
-            "this version of autolock has no kernel patches",
-        )],
+        obstacles: Vec::from_iter(obstacle),
     }
 }
 

@@ -18,6 +18,8 @@ use crate::launch::library;
 
 /// The name of a BPF map's mapping.
 const MAP: &str = "anon_inode:bpf-map";
+/// The name of the area with the kernel's slots.
+const SLOTS: &str = "[auto_lock]";
 /// What the kernel appends to the name of a file that was removed or replaced.
 const DELETED: &str = " (deleted)";
 /// getauxval(3): whether the program was started with rights that its caller had not.
@@ -27,6 +29,7 @@ const AT_SECURE: u64 = 23;
 #[derive(Debug, Default)]
 struct Maps {
     library: bool,
+    slots: bool,
     table: bool,
     libc: Option<PathBuf>,
 }
@@ -71,6 +74,7 @@ pub fn look(places: &Places, pid: u32, daemon: &Daemon) -> Result<Subject> {
     let backend = Backend::parse(variable(&environment, b"AUTOLOCK_BACKEND="));
     subject.notes.extend(backend.note());
     subject.gets = Some(match (maps.table, daemon) {
+        _ if maps.slots => Name::Kernel,
         (true, Daemon::Keeps) => Name::Ebpf,
         (true, Daemon::NotForUs(_)) => {
             subject.notes.push(Obstacle::new(
@@ -104,6 +108,7 @@ fn maps(text: &str) -> Maps {
         found.library |= path
             .file_name()
             .is_some_and(|name| name == library::AUTOLOCK);
+        found.slots |= name == SLOTS;
         // Another map of the program's own is of another size, or writable.
         found.table |=
             name == MAP && permissions == "r--s" && length(range) == Some(table::SIZE as u64);
@@ -221,6 +226,7 @@ mod tests {
         assert!(!line(half, "r--s", MAP).table);
         assert!(!line(whole, "rw-s", MAP).table);
         assert!(!line(whole, "r--s", "/tmp/anon_inode:bpf-map").table);
+        assert!(line(whole, "rw-s", SLOTS).slots && !line(whole, "rw-s", "/[auto_lock]").slots);
         assert!(line(half, "r-xp", "/a b/libautolock.so").library);
         assert!(line(half, "r-xp", "/a/libautolock.so (deleted)").library);
         assert!(!line(half, "r-xp", "/a/libautolock.so.txt").library);

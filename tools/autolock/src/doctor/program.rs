@@ -17,6 +17,7 @@ const BACKEND: &str = "AUTOLOCK_BACKEND";
 #[derive(Debug, PartialEq, Eq)]
 pub enum Backend {
     Auto,
+    Kernel,
     Ebpf,
     User,
     Unknown(String),
@@ -26,10 +27,22 @@ impl Backend {
     pub fn parse(value: Option<&[u8]>) -> Self {
         match value.unwrap_or_default() {
             b"" | b"auto" => Self::Auto,
+            b"kernel" => Self::Kernel,
             b"ebpf" => Self::Ebpf,
             b"user" => Self::User,
             other => Self::Unknown(String::from_utf8_lossy(other).into_owned()),
         }
+    }
+
+    /// What the library takes where these sources are there, best first.
+    fn chosen(&self, available: &[Name]) -> Name {
+        let wanted = |name: &Name| match self {
+            Self::Auto | Self::Unknown(_) => true,
+            Self::Kernel => *name == Name::Kernel,
+            Self::Ebpf => *name == Name::Ebpf,
+            Self::User => false,
+        };
+        available.iter().copied().find(wanted).unwrap_or(Name::User)
     }
 
     /// Why it keeps the library from the table.
@@ -47,7 +60,9 @@ impl Backend {
         Some(
             Obstacle::new(
                 "environment",
-                format!("{BACKEND}={value} is none of auto, ebpf, user: the library takes auto"),
+                format!(
+                    "{BACKEND}={value} is none of auto, kernel, ebpf, user: the library takes auto"
+                ),
             )
             .fix(format!("unset {BACKEND}")),
         )
@@ -56,7 +71,8 @@ impl Backend {
 
 /// A system call filter may kill whoever connects: the library asks the daemon only if it is told to.
 pub fn seccomp(status: &Status, backend: &Backend, what: &str) -> Option<Obstacle> {
-    (status.seccomp != 0 && *backend != Backend::Ebpf).then(|| {
+    let by_name = matches!(backend, Backend::Kernel | Backend::Ebpf);
+    (status.seccomp != 0 && !by_name).then(|| {
         let mode = if status.seccomp == 1 {
             "strict mode"
         } else {
@@ -75,11 +91,16 @@ pub fn seccomp(status: &Status, backend: &Backend, what: &str) -> Option<Obstacl
     })
 }
 
-/// The subject, and what it would get where `best` of the sources is there. Without a name it is any program.
+/// The subject, and what it would get where these sources are there, best first. Without a name it is any program.
 ///
 /// # Errors
 /// There is no such program.
-pub fn look(name: Option<&OsStr>, lib: Option<&Path>, me: &Status, best: Name) -> Result<Subject> {
+pub fn look(
+    name: Option<&OsStr>,
+    lib: Option<&Path>,
+    me: &Status,
+    available: &[Name],
+) -> Result<Subject> {
     let mut subject = Subject {
         name: "a program".into(),
         runs: false,
@@ -124,7 +145,7 @@ pub fn look(name: Option<&OsStr>, lib: Option<&Path>, me: &Status, best: Name) -
     ];
     subject.obstacles.extend(own.into_iter().flatten());
     subject.gets = Some(if subject.obstacles.is_empty() {
-        best
+        backend.chosen(available)
     } else {
         Name::User
     });
@@ -153,7 +174,12 @@ mod tests {
         for other in ["", "auto", "ebpf", "kernel"] {
             assert!(backend(other).obstacle().is_none(), "{other}");
         }
-        assert!(backend("kernel").note().is_some() && backend("ebpf").note().is_none());
+        assert!(backend("kerne1").note().is_some() && backend("kernel").note().is_none());
+        let all = [Name::Kernel, Name::Ebpf, Name::User];
+        assert_eq!(backend("auto").chosen(&all), Name::Kernel);
+        assert_eq!(backend("ebpf").chosen(&all), Name::Ebpf);
+        assert_eq!(backend("kernel").chosen(&all[1..]), Name::User);
+        assert_eq!(backend("user").chosen(&all), Name::User);
         assert_eq!(Backend::parse(None), Backend::Auto);
     }
 }

@@ -13,7 +13,7 @@ fn a_daemon_that_keeps_its_table_is_the_best_there_is() {
     assert_eq!(
         said.out,
         "Linux 6.12.1-made-up, user id 0\n\
-         kernel: no: this version of autolock has no kernel patches\n\
+         kernel: no: this kernel has no autolocks (linux-patches)\n\
          ebpf: yes: autolockd keeps the table\n\
          user: yes: needs nothing\n\
          a program would get ebpf, the best that this kernel can have\n"
@@ -21,6 +21,26 @@ fn a_daemon_that_keeps_its_table_is_the_best_there_is() {
     let json = world.doctor(&["--json"]).json();
     assert_eq!(json["program"]["gets"], "ebpf");
     assert_eq!(json["best"], true);
+}
+
+#[test]
+fn a_patched_kernel_is_the_best_there_is_unless_it_is_switched_off() {
+    let world = World::new();
+    world.write("/proc/sys/kernel/auto_lock", "1\n");
+    let said = world.doctor(&[]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert!(
+        said.out
+            .contains("kernel: yes: a slot per thread, mapped by the kernel\n")
+            && said.out.contains("would get kernel, the best"),
+        "{}",
+        said.out
+    );
+    world.write("/proc/sys/kernel/auto_lock", "0\n");
+    let said = world.doctor(&[]);
+    assert_eq!(said.code, Some(1));
+    let fix = "kernel: no: the sysctl kernel.auto_lock is 0: sysctl -w kernel.auto_lock=1\n";
+    assert!(said.out.contains(fix), "{}", said.out);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use super::random::Random;
 use autolock_lock::node::Node;
-use autolock_lock::platform::{Deadline, Event, Platform, Wait};
+use autolock_lock::platform::{Deadline, Event, Parking, Platform, Wait};
 use autolock_shim::linux::Linux;
 use std::cell::Cell;
 use std::hint::spin_loop;
@@ -83,6 +83,31 @@ impl Platform for Injecting {
         Linux::cpu()
     }
 
+    #[inline]
+    fn place() -> u16 {
+        Linux::place()
+    }
+
+    #[inline]
+    fn enroll() {
+        Linux::enroll();
+    }
+
+    #[inline]
+    fn arm(word: &AtomicU32, parking: Parking, limit_ns: u64, deadline: Option<&Deadline>) -> bool {
+        Linux::arm(word, parking, limit_ns, deadline)
+    }
+
+    #[inline]
+    fn disarm() {
+        Linux::disarm();
+    }
+
+    #[inline]
+    fn parks() -> u32 {
+        Linux::parks()
+    }
+
     fn node() -> u16 {
         Linux::node()
     }
@@ -141,7 +166,7 @@ impl Platform for Injecting {
             node.previous.store(either(33), Relaxed);
             node.state.store((drawn % 5) as u32, Relaxed);
             node.tid.store((drawn >> 8) as i32, Relaxed);
-            node.cpu.store((drawn >> 16) as u16, Relaxed);
+            node.place.store((drawn >> 16) as u16, Relaxed);
             node.time_ns.store(drawn, Relaxed);
         }
         node
