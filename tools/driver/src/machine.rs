@@ -4,6 +4,7 @@
 use crate::clock::Clock;
 use crate::cpus;
 use crate::run::Machine;
+use autolock_shim::source;
 use std::ffi::CStr;
 use std::fs;
 use std::path::Path;
@@ -38,9 +39,10 @@ pub fn describe(clock: Clock, cpus: &[usize]) -> Machine {
 
 /// Where the locks of the collection know from whether a holder runs. libautolock.so has asked for itself, by the same environment and moments before.
 fn on_cpu() -> String {
-    match autolock_shim::ebpf::source() {
-        (true, _) => "ebpf".into(),
-        (false, why) => format!("user ({why})"),
+    match source::name() {
+        source::Name::Kernel => "kernel".into(),
+        source::Name::Ebpf => "ebpf".into(),
+        source::Name::User(why) => format!("user ({why})"),
     }
 }
 

@@ -271,11 +271,11 @@ impl Job<'_> {
             Job::Summary(path, champion, csv) => return summarise(path, champion, csv),
             Job::Plot(plot) => plot.perform().and_then(|text| say(&text)),
             Job::Test(request) => {
-                find_the_table();
+                find_the_source();
                 test(&request)
             }
             Job::Bench(request, json, csv) => {
-                find_the_table();
+                find_the_source();
                 measure(&request, json, csv)
             }
         }
@@ -284,9 +284,9 @@ impl Job<'_> {
 }
 
 /// For the locks of the collection what the preload's constructor does for itself: `AUTOLOCK_BACKEND` and `AUTOLOCK_SOCKET` count.
-fn find_the_table() {
+fn find_the_source() {
     let options = autolock_shim::options::from_environment();
-    autolock_shim::ebpf::start(options.backend, options.socket);
+    autolock_shim::source::start(options.backend, options.socket);
 }
 
 fn measure(request: &bench::Request, json: Option<&Path>, csv: bool) -> Result<()> {
