@@ -75,6 +75,8 @@ enum Verb {
     Kernel(kernel::Options),
     /// Run a command in a virtual machine on that kernel, or a shell
     Vm(vm::Options),
+    /// Run the kernel series' own tests in a virtual machine
+    Selftests(vm::selftests::Options),
     /// Rewrite real programs and odd inputs to another glibc and run them, patchelf beside it
     UseThisGlibc(use_this_glibc::Options),
 }
@@ -149,6 +151,7 @@ fn run(verb: Verb) -> anyhow::Result<u8> {
         }
         Verb::Kernel(options) => kernel::run(&project, &options),
         Verb::Vm(options) => return vm::run(&project, &options),
+        Verb::Selftests(options) => vm::selftests::run(&project, &options),
         Verb::UseThisGlibc(options) => {
             packages::require("use-this-glibc")?;
             let prefix = match &options.prefix {

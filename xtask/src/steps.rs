@@ -149,6 +149,13 @@ const STEPS: &[Step] = &[
         needs_dist: false,
         run: machines,
     },
+    Step {
+        name: "selftests",
+        about: "the kernel series' own tests, in QEMU",
+        packages: "kernel",
+        needs_dist: false,
+        run: selftests,
+    },
 ];
 
 fn names() -> Vec<&'static str> {
@@ -527,6 +534,23 @@ fn machines(project: &Project) -> Result<Tally> {
         tally = tally.add(if good { Tally::PASSED } else { Tally::FAILED });
     }
     Ok(tally)
+}
+
+fn selftests(project: &Project) -> Result<Tally> {
+    if let Ready::No(what_to_do) = packages::prepare("vm") {
+        println!("SKIPPED: {what_to_do}");
+        return Ok(if in_ci() {
+            Tally::FAILED
+        } else {
+            Tally::SKIPPED
+        });
+    }
+    let results = vm::selftests::results(project, &vm::selftests::Options::default())?;
+    Ok(Tally {
+        passed: results.passed,
+        failed: results.failed,
+        skipped: results.skipped,
+    })
 }
 
 /// A command that is one check.

@@ -14,11 +14,13 @@
 //! | `guest` | the initramfs, the job, modules |
 //! | `machine` | QEMU |
 //! | `report` | the kernel's complaints |
+//! | `selftests` | the series' own tests in the machine |
 //! | `step` | the step of `cargo xtask test` |
 
 mod guest;
 mod machine;
 mod report;
+pub mod selftests;
 pub mod step;
 
 use std::ffi::OsString;
