@@ -34,6 +34,8 @@ pub struct Machine {
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
     pub time: Time,
+    /// What `AUTOLOCK_BACKEND` is in the guest: the kernel makes settings that it does not know its first process's environment.
+    pub backend: Option<String>,
 }
 
 /// All that a boot sent out.
@@ -78,7 +80,9 @@ impl Machine {
         command.arg("-kernel").arg(&self.kernel);
         command.arg("-initrd").arg(&self.initramfs);
         // The kernel hands what stands after "--" to the first process.
-        let append = format!("{KERNEL_ARGS} -- driver {}", args.join(" "));
+        let backend = self.backend.as_ref();
+        let backend = backend.map_or(String::new(), |it| format!(" AUTOLOCK_BACKEND={it}"));
+        let append = format!("{KERNEL_ARGS}{backend} -- driver {}", args.join(" "));
         command.arg("-append").arg(append);
         command
     }
@@ -180,6 +184,7 @@ mod tests {
             kernel: "vmlinuz".into(),
             initramfs: "initramfs".into(),
             time,
+            backend: None,
         }
     }
 
@@ -193,5 +198,19 @@ mod tests {
         );
         assert!(line.contains("-- driver --bench a'"), "{line}");
         assert!(!machine(Time::Host).line(4, &args).contains("icount"));
+    }
+
+    #[test]
+    fn the_backend_is_a_setting_of_the_kernels_and_not_a_word_of_drivers() {
+        let args = ["--bench".to_owned(), "a".to_owned()];
+        let machine = Machine {
+            backend: Some("user".into()),
+            ..machine(Time::Virtual)
+        };
+        let line = machine.line(4, &args);
+        assert!(
+            line.contains(" AUTOLOCK_BACKEND=user -- driver --bench"),
+            "{line}"
+        );
     }
 }

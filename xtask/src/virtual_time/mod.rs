@@ -60,6 +60,9 @@ pub struct Options {
         default_value = "glibc,autolock"
     )]
     locks: Vec<String>,
+    /// What the locks whose names match autolock get as AUTOLOCK_BACKEND, each value in turn: kernel, ebpf, user; without it the variable is not set
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = ["kernel", "ebpf", "user"])]
+    backends: Vec<String>,
     /// Numbers of virtual CPUs
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "2,4,8,16",
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -103,18 +106,8 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
     let locks = driver::locks(project, &options.locks, &options.job("", 1))?;
     let host = Host::describe(project)?;
     let image = Image::prepare(project, &lib, &options.kernel)?;
-    let machine = image.machine(Time::Virtual);
-    let plan: Vec<(usize, Job)> = locks
-        .iter()
-        .flat_map(|lock| {
-            options
-                .cpus
-                .iter()
-                .map(move |cpus| (lock, usize::from(*cpus)))
-        })
-        .map(|(lock, cpus)| (cpus, options.job(lock, cpus)))
-        .collect();
-    let (cpus, job) = plan
+    let plan = options.plan(&image, &locks);
+    let first = plan
         .first()
         .ok_or_else(|| Usage("no locks or no CPUs".into()))?;
     let record = Record {
@@ -133,7 +126,7 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
         setup: Setup {
             qemu: qemu_version()?,
             kernel: image.kernel.version.clone(),
-            command: image.short(&machine.line(*cpus, &job.args())),
+            command: image.short(&first.line()),
             section: options.cs.clone(),
             gap: options.extra.clone(),
             duration: options.duration.clone(),
@@ -143,12 +136,13 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
     };
     let started = Instant::now();
     let bar = progress(plan.len());
-    for (cpus, job) in &plan {
-        bar.set_message(format!("{} on {cpus} vCPUs", job.lock));
-        record.note(&image.short(&machine.line(*cpus, &job.args())))?;
-        let row = measure(&machine, *cpus, job, Duration::from_secs(options.timeout));
-        let (lock, took) = (&job.lock, row.host_s);
-        bar.suspend(|| println!("{lock} on {cpus} vCPUs, {took:.0} s: {row}"));
+    for step in &plan {
+        let what = format!("{} on {} vCPUs", step.name(), step.cpus);
+        bar.set_message(what.clone());
+        record.note(&image.short(&step.line()))?;
+        let row = step.measure(Duration::from_secs(options.timeout));
+        let took = row.host_s;
+        bar.suspend(|| println!("{what}, {took:.0} s: {row}"));
         report.push(row);
         bar.inc(1);
         record.save(
@@ -168,7 +162,55 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
     Ok(report.holds())
 }
 
+/// One row: a job on a machine.
+struct Step {
+    machine: Machine,
+    cpus: usize,
+    job: Job,
+}
+
+impl Step {
+    fn line(&self) -> String {
+        self.machine.line(self.cpus, &self.job.args())
+    }
+
+    fn name(&self) -> String {
+        name(&self.machine, &self.job)
+    }
+
+    fn measure(&self, limit: Duration) -> Row {
+        measure(&self.machine, self.cpus, &self.job, limit)
+    }
+}
+
+/// The lock, and where it was told to get its knowledge from.
+fn name(machine: &Machine, job: &Job) -> String {
+    match &machine.backend {
+        Some(backend) => format!("{} ({backend})", job.lock),
+        None => job.lock.clone(),
+    }
+}
+
 impl Options {
+    /// By lock, then backend, then CPUs. Locks that ask nobody have one backend: none.
+    fn plan(&self, image: &Image, locks: &[String]) -> Vec<Step> {
+        let mut plan = Vec::new();
+        for lock in locks {
+            let asks = lock.contains("autolock") && !self.backends.is_empty();
+            let named = self.backends.iter().cloned().map(Some);
+            let backends = if asks { named.collect() } else { vec![None] };
+            for backend in backends {
+                for cpus in self.cpus.iter().copied().map(usize::from) {
+                    let mut machine = image.machine(Time::Virtual);
+                    machine.backend.clone_from(&backend);
+                    let job = self.job(lock, cpus);
+                    plan.push(Step { machine, cpus, job });
+                }
+            }
+        }
+        plan
+    }
+
     fn job(&self, lock: &str, cpus: usize) -> Job {
         Job {
             lock: lock.to_owned(),
@@ -243,6 +285,7 @@ impl Image {
             kernel: self.kernel.image.clone(),
             initramfs: self.initramfs(),
             time,
+            backend: None,
         }
     }
 
@@ -266,7 +309,7 @@ fn measure(machine: &Machine, cpus: usize, job: &Job, limit: Duration) -> Row {
     let mut row = Row {
         cpus,
         threads: job.threads,
-        lock: job.lock.clone(),
+        lock: name(machine, job),
         identical: false,
         complaint: None,
         figures: None,
