@@ -7,7 +7,7 @@
 //! | `AUTOLOCK_BACKEND` | `auto`, `kernel`, `ebpf`, `user` | `auto` | where on-CPU knowledge comes from: a patched kernel's slots, autolockd's table or user space alone; `auto` takes the first of them that is to be had; `kernel` and `ebpf` say so if theirs is not, and leave it to user space |
 //! | `AUTOLOCK_SOCKET` | a path | `/run/autolock/autolockd.sock` | where autolockd listens |
 //!
-//! A bad value or an unknown `AUTOLOCK_` name gives one line on stderr and the default; `AUTOLOCK_PROFILE*` is the profiler's. In secure-execution mode (set-user-ID programs,
+//! A bad value or an unknown `AUTOLOCK_` name gives one line on stderr and the default; `AUTOLOCK_PROFILE*` is the profiler's, `AUTOLOCK_LIB*` the tools'. In secure-execution mode (set-user-ID programs,
 //! getauxval(3) `AT_SECURE`) the environment is not ours to believe: nothing is read.
 
 use core::ffi::CStr;
@@ -45,8 +45,8 @@ pub enum Backend {
 }
 
 const PREFIX: &[u8] = b"AUTOLOCK_";
-/// Names that begin so are read by `libpthread-mutex-profile.so`, which complains for itself.
-const PROFILER: &[u8] = b"PROFILE";
+/// Names that begin so are others' to read: `libpthread-mutex-profile.so`'s, which complains for itself, and where our tools find the libraries.
+const OTHERS: [&[u8]; 2] = [b"PROFILE", b"LIB"];
 /// The longest path of a socket (unix(7)).
 const SOCKET_MAX: usize = 107;
 const DEFAULT_ALGORITHM: &[u8] = b"autolock";
@@ -131,7 +131,7 @@ fn apply(options: &mut Options, entry: &'static [u8]) -> Result<(), Problem> {
             DEFAULT_ALGORITHM | b"" => options.algorithm = None,
             _ => options.algorithm = Some(slots::find(value).ok_or(Problem::UnknownAlgorithm)?),
         },
-        _ if name.starts_with(PROFILER) => {}
+        _ if OTHERS.iter().any(|other| name.starts_with(other)) => {}
         _ => {
             return Err(Problem::Text(
                 "is not an option of this library (they are AUTOLOCK_STATS, AUTOLOCK_ALGORITHM, AUTOLOCK_BACKEND, AUTOLOCK_SOCKET); ignored",

@@ -198,15 +198,21 @@ fn write_all(table: &File, threads: Threads) {
         Threads::EveryOther => table::NOT_RUNNING,
         _ => table::UNKNOWN,
     };
-    let bytes: Vec<u8> = (0..table::THREADS).map(byte).collect();
+    let mut bytes = vec![table::UNKNOWN; table::THREADS];
+    for tid in 0..table::THREADS {
+        bytes[table::place(tid)] = byte(tid);
+    }
     let at = table::HEADER_SIZE as u64;
     must("table", table.write_all_at(&bytes, at));
 }
 
+const PAGE: usize = 4096;
+
 /// Beats, and changes its mind about the last client's threads.
 fn scribble(shared: &Shared, threads: Threads) {
     let mut random = 88_172_645_463_325_252_u64;
-    let mut lines = || -> [u8; 512] {
+    // A thread's place is on the page of its id.
+    let mut pages = || -> [u8; 2 * PAGE] {
         std::array::from_fn(|_| {
             random ^= random << 13;
             random ^= random >> 7;
@@ -222,8 +228,9 @@ fn scribble(shared: &Shared, threads: Threads) {
     while !shared.over.load(Relaxed) {
         beat(&shared.table);
         if threads == Threads::Random {
-            let at = table::HEADER_SIZE as u64 + u64::from(shared.client.load(Relaxed));
-            must("table", shared.table.write_all_at(&lines(), at));
+            let client = u64::from(shared.client.load(Relaxed));
+            let at = table::HEADER_SIZE as u64 + client - client % PAGE as u64;
+            must("table", shared.table.write_all_at(&pages(), at));
         }
         // How often it beats and lies, no synchronisation.
         std::thread::sleep(Duration::from_millis(if threads == Threads::Random {

@@ -2,6 +2,7 @@
 
 mod log;
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
@@ -139,18 +140,20 @@ fn status(socket: &Path) -> Result<()> {
             socket.display()
         );
     }
-    println!(
-        "autolockd runs: process {}, for {}",
+    say(&format!(
+        "autolockd runs: process {}, for {}\nheartbeat: {} ms ago\nthreads on a CPU now: {}\neBPF program: id {}",
         reply.daemon,
-        duration(now.saturating_sub(started))
-    );
-    println!(
-        "heartbeat: {} ms ago",
-        now.saturating_sub(heartbeat) / 1_000_000
-    );
-    println!("threads on a CPU now: {}", client::running(&table));
-    println!("eBPF program: id {}", table.program.load(Relaxed));
+        duration(now.saturating_sub(started)),
+        now.saturating_sub(heartbeat) / 1_000_000,
+        client::running(&table),
+        table.program.load(Relaxed)
+    ));
     Ok(())
+}
+
+/// On standard output; that nobody reads on is no failure.
+fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 fn duration(ns: u64) -> String {
@@ -174,9 +177,12 @@ fn remove(bpffs: &Path) -> Result<()> {
         None => false,
     };
     if removed {
-        println!("removed {}", pin.display());
+        say(&format!("removed {}", pin.display()));
     } else {
-        println!("nothing to remove: {} is not there", pin.display());
+        say(&format!(
+            "nothing to remove: {} is not there",
+            pin.display()
+        ));
     }
     Ok(())
 }

@@ -155,7 +155,8 @@ fn thousands_of_every_kind_at_once_are_served() {
     });
     assert_eq!(granted.load(Relaxed), THREADS * TURNS);
     assert_it_goes_on(&place, &table);
-    eventually("nothing of them is left", || descriptors(&daemon) == before);
+    // The first client's may have been open still.
+    eventually("nothing of them is left", || descriptors(&daemon) <= before);
     assert_eq!(daemon.stop().code(), Some(0), "{}", place.log());
 }
 

@@ -37,26 +37,27 @@ const WORK: &[(&str, &[&str])] = &[
 ];
 
 /// What is compared. The first is the baseline.
-struct Variant {
+struct Variant<'a> {
     name: &'static str,
     /// As the driver calls it.
-    lock: &'static str,
+    lock: &'a str,
     library: PathBuf,
     backend: &'static str,
 }
 
-fn variants(project: &Project, options: &Options) -> Result<Vec<Variant>> {
-    let of = |name, lock, library: &PathBuf, backend| Variant {
+fn variants<'a>(project: &Project, options: &'a Options) -> Result<Vec<Variant<'a>>> {
+    let of = |name, lock: &'a str, library: &PathBuf, backend| Variant {
         name,
         lock,
         library: library.clone(),
         backend,
     };
     let ours = project.preload();
+    let lock = options.lock();
     let mut variants = vec![
         of("glibc", "glibc", &ours, "user"),
-        of("user", "autolock", &ours, "user"),
-        of("ebpf", "autolock", &ours, "ebpf"),
+        of("user", lock, &ours, "user"),
+        of("ebpf", lock, &ours, "ebpf"),
     ];
     if let Some(other) = &options.other {
         let other = project.preload_or_build(Some(other.clone()))?;
@@ -66,7 +67,7 @@ fn variants(project: &Project, options: &Options) -> Result<Vec<Variant>> {
     Ok(variants)
 }
 
-impl Variant {
+impl Variant<'_> {
     fn command(&self, project: &Project, place: &Place) -> Command {
         let mut driver = guarded(project.program("driver"));
         for (name, _) in std::env::vars_os() {
@@ -83,14 +84,21 @@ impl Variant {
         driver
     }
 
-    /// That the library uses what it is to use, by its own word.
+    /// That it uses what it is to use, by its own word.
     fn prove(&self, project: &Project, place: &Place) -> Result<()> {
         let mut driver = self.command(project, place);
         driver.args(["--threads", "2", "--duration", "50ms"]);
         driver.env("AUTOLOCK_STATS", "1");
         let output = driver.output().context("cannot start driver")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let wanted = format!("autolock: source={} ", self.backend);
+        // The library says it for itself, the driver for the locks of the collection.
+        let (said, wanted) = match self.lock {
+            "autolock" => (
+                &output.stderr,
+                format!("autolock: source={} ", self.backend),
+            ),
+            _ => (&output.stdout, format!("# on-CPU source: {}", self.backend)),
+        };
+        let said = String::from_utf8_lossy(said);
         ensure!(
             self.lock == "glibc" || said.contains(&wanted),
             "{} does not say `{}`: {}",
@@ -145,6 +153,10 @@ pub fn driver(
         &options.threads
     };
     let rounds = options.rounds(ROUNDS);
+    let name = match &options.lock {
+        Some(lock) => format!("driver-{load}-{lock}"),
+        None => format!("driver-{load}"),
+    };
     let outside = load.start(project)?;
     let (before, ticks) = (machine::load(), Ticks::now());
     let mut csv = String::new();
@@ -152,7 +164,7 @@ pub fn driver(
     let (mut repeated, mut disturbed) = (0, 0);
     for round in 0..rounds {
         println!("driver beside {load}: round {} of {rounds}", round + 1);
-        for (work, (name, args)) in WORK.iter().enumerate() {
+        for (work, (title, args)) in WORK.iter().enumerate() {
             for &threads in threads {
                 for variant in in_turn(variants.len(), round) {
                     let chosen = &variants[variant];
@@ -172,7 +184,7 @@ pub fn driver(
                     let strangers = kept.strangers;
                     writeln!(
                         csv,
-                        "{load},\"{name}\",{},{round},{strangers:.3},{row}",
+                        "{load},\"{title}\",{},{round},{strangers:.3},{row}",
                         chosen.name
                     )?;
                     samples.push(Sample {
@@ -185,7 +197,7 @@ pub fn driver(
                 }
             }
         }
-        record.save(&format!("driver-{load}.csv"), &csv)?;
+        record.save(&format!("{name}.csv"), &csv)?;
     }
     record.note(&format!(
         "  # {rounds} rounds of {duration} beside {load}, in turns; load before {before}, after {}; {}; {repeated} measurements were disturbed by other processes and repeated, {disturbed} of those kept were disturbed as well",
@@ -200,7 +212,7 @@ pub fn driver(
         samples: &samples,
     };
     println!("\n{report}");
-    record.save(&format!("driver-{load}.txt"), &report.to_string())
+    record.save(&format!("{name}.txt"), &report.to_string())
 }
 
 /// Every other round goes backwards, and each variant comes first in some.
@@ -244,7 +256,7 @@ struct Report<'a> {
     load: Load,
     duration: &'a str,
     rounds: u32,
-    variants: &'a [Variant],
+    variants: &'a [Variant<'a>],
     samples: &'a [Sample],
 }
 

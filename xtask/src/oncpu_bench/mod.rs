@@ -57,6 +57,9 @@ pub struct Options {
     /// One more libautolock.so beside the bare locks, with both sources of knowledge
     #[arg(long, value_name = "PATH")]
     other: Option<PathBuf>,
+    /// A lock of the collection in place of autolock (`driver --list`; those called *_autolock ask who runs)
+    #[arg(long, value_name = "NAME", conflicts_with = "other")]
+    lock: Option<String>,
     /// Where to write, in place of bench/runs/DATE-MACHINE-oncpu
     #[arg(long)]
     out: Option<PathBuf>,
@@ -70,6 +73,10 @@ impl Options {
 
     fn rounds(&self, usual: u32) -> u32 {
         self.rounds.unwrap_or(if self.quick { 1 } else { usual })
+    }
+
+    fn lock(&self) -> &str {
+        self.lock.as_deref().unwrap_or("autolock")
     }
 
     fn loads(&self) -> Vec<Load> {
