@@ -15,7 +15,7 @@ use crate::{
     contended::{BACKSTOP_NS, Waiter, try_acquire},
     memory::Memory,
     platform::{Event, Platform, Wait},
-    policy::{POLLS_PER_CLOCK, STEP_BACK_FOR_A_SLEEPER_NS, delay, is_hopeless, is_known_on},
+    policy::{self, POLLS_PER_CLOCK, STEP_BACK_FOR_A_SLEEPER_NS, delay, is_hopeless, is_known_on},
     seat::{self, Pass},
 };
 
@@ -191,7 +191,7 @@ impl Watch {
             // The thread whose streak has ended is likely to come back at once.
             if self.moved { Pass::Offer } else { Pass::Wake }
         } else if self.memory.spinning_pays(1) {
-            Pass::Wake
+            policy::pass(self.seq_seen)
         } else {
             Pass::Move
         }
