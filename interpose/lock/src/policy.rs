@@ -23,8 +23,8 @@ use crate::{
 
 /// How long a waiter spins beside an attendant before it goes to the gate.
 const NEWCOMER_NS: u64 = 3_000;
-/// The same for the attendant's heir, while the holder is known to be on a CPU.
-const HEIR_NS: u64 = 40_000;
+/// The same while the holder is known to be on a CPU: long enough for a dozen others with short critical sections to have their turns before it.
+const NEWCOMER_WITH_RUNNING_NS: u64 = 40_000;
 /// One acquisition of so many wakes a sleeper though there is an heir.
 const WAKE_EVERY: u32 = 256;
 /// Longer than it takes a holder to write down, after its acquisition, on which CPU it runs.
@@ -130,12 +130,8 @@ pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'
             return Newcomer::Seated;
         }
         let waited = P::now_ns().wrapping_sub(start);
-        let patience = if rank == Rank::Heir && is_known_on::<P>(mutex) {
-            HEIR_NS
-        } else {
-            NEWCOMER_NS
-        };
-        if waited > patience
+        if waited > NEWCOMER_NS
+            && (waited > NEWCOMER_WITH_RUNNING_NS || !is_known_on::<P>(mutex))
             || mutex.seq.load(Relaxed) == seq && is_hopeless::<P>(mutex, my_cpu, waited)
         {
             break false;

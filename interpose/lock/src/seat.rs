@@ -61,7 +61,8 @@ pub fn claim<P: Platform>(mutex: &Mutex, me: u32, keep_warm: bool) -> bool {
         OFFERED => {
             change(mutex, OFFERED, RESERVED)
                 && !P::wake_one(&raw const mutex.seat, false)
-                && change(mutex, RESERVED, me)
+                && nobody_comes(mutex)
+                && change(mutex, VACANT, me)
         }
         _ => false,
     }
