@@ -1,7 +1,7 @@
 //! The slow path: somebody holds the mutex.
 //!
 //! Of the waiters of a private mutex one takes the seat and attends to the lock word: it spins, or sleeps on the word when
-//! spinning is not worth it (`crate::watch` decides). All others sleep at the gate ([`crate::seat`]), where an unlock never looks: what unlock
+//! spinning is not worth it (`crate::watch` decides). All others spin for a moment and then sleep at the gate ([`crate::seat`]), where an unlock never looks: what unlock
 //! owes is in the lock word alone, in terms that glibc's unlock understands, and concerns the attendant and glibc's own waiters.
 //!
 //! Invariant (no lost wake-up): while a thread sleeps on the lock word, the word is CONTENDED (or STARVING, which says that and more), so that the holder's
@@ -13,7 +13,7 @@
 //! A spinning attendant that loses its CPU may be put to sleep on the word by the kernel ([`crate::armed`]), at any moment between two looks. That is the sleep of
 //! an attendant that has given up: the kernel writes CONTENDED first, whatever mark stood there, as any waiter may at any time; the attendant keeps its seat, and may be evicted from it, as
 //! when it had gone to sleep itself; and when it runs again it has the duty. In the terms of the invariant: ATTENDED or HUNGRY became CONTENDED (the duty that the attendant had taken over is the
-//! holder's once more), LOCKED did (one wake for the attendant), or CONTENDED and STARVING stayed what they mean. No other waiter is ever armed: nobody relies on those.
+//! holder's once more), LOCKED did (one wake for the attendant), or CONTENDED and STARVING stayed what they mean. No other waiter is ever armed: the only one that is relied on is the heir, and whoever comes takes its place.
 //!
 //! Backstop: every sleep has a coarse time-out. It is never needed while the invariant and the seat's promise hold; it bounds the
 //! harm when a thread that has a duty is killed (process-shared), starved of CPU (`SCHED_IDLE`, a real-time hog) or stopped by a debugger.

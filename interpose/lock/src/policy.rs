@@ -130,8 +130,7 @@ pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'
             return Newcomer::Seated;
         }
         let waited = P::now_ns().wrapping_sub(start);
-        if waited > NEWCOMER_NS
-            && (waited > NEWCOMER_WITH_RUNNING_NS || !is_known_on::<P>(mutex))
+        if waited > NEWCOMER_NS && (waited > NEWCOMER_WITH_RUNNING_NS || !is_known_on::<P>(mutex))
             || mutex.seq.load(Relaxed) == seq && is_hopeless::<P>(mutex, my_cpu, waited)
         {
             break false;

@@ -1,4 +1,4 @@
-//! The seat and the gate: one waiter of a private mutex attends to the lock word, all others sleep at the gate.
+//! The seat and the gate: one waiter of a private mutex attends to the lock word, all others sleep at the gate, or come to it soon.
 //!
 //! ```text
 //!   lock word  <- the holder releases it; the attendant spins on it or sleeps on it (as glibc's waiters do)
