@@ -15,7 +15,7 @@ pub enum Config {
     Minimal,
     /// Besides: locks, RCU, sleeping in atomic context, objects' lives are checked
     Lockdep,
-    /// Besides: uses after free and out of bounds are found
+    /// Besides, lockdep's as well: uses after free and out of bounds are found
     Kasan,
     /// Besides: data races are found
     Kcsan,
@@ -39,10 +39,21 @@ impl Config {
         2730
     }
 
+    /// Its fragments, in order.
+    fn fragments(self) -> &'static [&'static str] {
+        match self {
+            Self::Minimal => &["minimal"],
+            Self::Lockdep => &["minimal", "lockdep"],
+            Self::Kasan => &["minimal", "lockdep", "kasan"],
+            Self::Kcsan => &["minimal", "kcsan"],
+            Self::Off => &["minimal", "off"],
+        }
+    }
+
     /// All that is asked for: minimal's lines, then its own, the last one of each option. `with_ours`: the tree has our option.
     pub fn wanted(self, folder: &Path, with_ours: bool) -> Result<Wanted> {
         let mut wanted = Wanted(BTreeMap::new());
-        for name in ["minimal", self.name()] {
+        for name in self.fragments() {
             let path = folder.join(format!("{name}.config"));
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))?;

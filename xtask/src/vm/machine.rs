@@ -103,6 +103,8 @@ pub struct Outcome {
     /// QEMU's; None where the time was over first.
     pub ended: Option<ExitStatus>,
     pub console: Vec<u8>,
+    /// The command has written something.
+    pub wrote: bool,
     /// The guest's last word.
     pub status: String,
     pub complaints: String,
@@ -190,28 +192,39 @@ impl Machine {
         Ok(Outcome {
             ended,
             console: guest.read("console"),
+            wrote: pumps.iter().any(|it| it.passed),
             status: String::from_utf8_lossy(&guest.read("status")).into_owned(),
             complaints: String::from_utf8_lossy(&guest.read("complaints")).into_owned(),
         })
     }
 }
 
-/// A file that grows, and how much of it was passed on.
-struct Pump(File);
+/// A file that grows, read as far as it was passed on.
+struct Pump {
+    file: File,
+    passed: bool,
+}
 
 impl Pump {
     fn new(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self(file))
+        Ok(Self {
+            file,
+            passed: false,
+        })
     }
 
     fn pass_on(&mut self, to: &mut impl Write) -> Result<()> {
         let mut buffer = [0; 1 << 16];
         loop {
-            let read = self.0.read(&mut buffer).context("cannot read the output")?;
+            let read = self
+                .file
+                .read(&mut buffer)
+                .context("cannot read the output")?;
             if read == 0 {
                 return to.flush().context("cannot write the output");
             }
+            self.passed = true;
             to.write_all(&buffer[..read])
                 .context("cannot write the output")?;
         }

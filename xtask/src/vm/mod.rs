@@ -91,6 +91,8 @@ pub struct Options {
 
 /// Without --timeout.
 const LIMIT: u64 = 600;
+/// So often a machine is started that the emulator spoils before the command has written anything.
+const BOOTS: u32 = 3;
 
 /// The exit code.
 pub fn run(project: &Project, options: &Options) -> Result<u8> {
@@ -163,12 +165,21 @@ fn boot(project: &Project, options: &Options) -> Result<u8> {
         .unwrap_or(if interactive { 0 } else { LIMIT });
     let limit = (limit > 0).then(|| Duration::from_secs(limit));
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let outcome = machine.run(&initramfs, limit, &mut out, &mut err)?;
+    let mut boots = 1;
+    let (outcome, reports) = loop {
+        let outcome = machine.run(&initramfs, limit, &mut out, &mut err)?;
+        let reports = report::find(&outcome.console);
+        if boots < BOOTS && is_spoilt(&machine, &outcome, &reports) {
+            boots += 1;
+            eprintln!("vm: the emulator spoilt the boot (int3), again");
+            continue;
+        }
+        break (outcome, reports);
+    };
     if let Some(log) = &options.log {
         std::fs::write(log, &outcome.console)
             .with_context(|| format!("cannot write {}", log.display()))?;
     }
-    let reports = report::find(&outcome.console);
     for report in &reports {
         eprintln!("vm: the kernel reports:");
         for line in &report.lines {
@@ -180,6 +191,15 @@ fn boot(project: &Project, options: &Options) -> Result<u8> {
         eprintln!("vm: {words} ({})", machine.accelerator.name());
     }
     Ok(code)
+}
+
+/// Nothing has happened yet that cannot be done again.
+fn is_spoilt(machine: &Machine, outcome: &Outcome, reports: &[report::Report]) -> bool {
+    machine.accelerator == Accelerator::Tcg
+        && !machine.interactive
+        && !outcome.wrote
+        && outcome.status.trim().is_empty()
+        && reports.iter().any(report::is_emulators)
 }
 
 /// The exit code, and why if it is not the command's.
@@ -251,6 +271,7 @@ mod tests {
         Outcome {
             ended: ended.map(ExitStatus::from_raw),
             console: b"one\r\ntwo\r\n\r\n".to_vec(),
+            wrote: false,
             status: status.to_owned(),
             complaints: "no such file\n".to_owned(),
         }
@@ -286,6 +307,30 @@ mod tests {
         assert_eq!(verdict(&outcome(Some(0), ""), 1).0, REPORTED);
         assert_eq!(verdict(&outcome(None, ""), 0).0, TIMED_OUT);
         assert_eq!(verdict(&outcome(None, "exit 0\n"), 1).0, TIMED_OUT);
+    }
+
+    #[test]
+    fn only_a_boot_that_the_emulator_spoils_is_tried_again() {
+        let mut machine = Machine {
+            kernel: "bzImage".into(),
+            accelerator: Accelerator::Tcg,
+            cpus: 1,
+            memory: "1G".into(),
+            shares: true,
+            interactive: false,
+            append: Vec::new(),
+        };
+        let its = report::find(b"Oops: int3: 0000 [#1] SMP\n");
+        let other = report::find(b"Oops: general protection fault\n");
+        let mut ended = outcome(Some(0), "");
+        assert!(is_spoilt(&machine, &ended, &its));
+        assert!(!is_spoilt(&machine, &ended, &other));
+        assert!(!is_spoilt(&machine, &outcome(Some(0), "exit 1\n"), &its));
+        ended.wrote = true;
+        assert!(!is_spoilt(&machine, &ended, &its));
+        ended.wrote = false;
+        machine.accelerator = Accelerator::Kvm;
+        assert!(!is_spoilt(&machine, &ended, &its));
     }
 
     #[test]
