@@ -55,7 +55,7 @@ struct RawOptions {
     #[arg(long)]
     quick: bool,
 
-    /// Load generator; auto is memaslap, or memcslap where memaslap cannot be had
+    /// Load generator; auto is memaslap, or memcslap where memaslap cannot be had; pipelined is our own, which needs little but memcached and makes its threads contend
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     generator: Choice,
 
@@ -86,6 +86,7 @@ pub enum Choice {
     Auto,
     Memaslap,
     Memcslap,
+    Pipelined,
 }
 
 /// Options with the defaults filled in.

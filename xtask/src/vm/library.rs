@@ -1,4 +1,4 @@
-//! The library on a kernel with our patches, and on Debian's: `interpose/tests/tests/kernel.rs`, built here and run in machines.
+//! The library on a kernel with our patches, and on Debian's: `interpose/tests/tests/kernel.rs`, built here and run in machines; and memcached.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -6,11 +6,22 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{REPORTED, TIMED_OUT};
+use crate::packages::{self, Ready};
 use crate::project::{Project, cargo};
 use crate::shell;
 
 /// Seconds for all tests of a machine, which take a tenth of it.
 const LIMIT: &str = "600";
+
+/// In the examples' README, too.
+const MEMCACHED: &[&str] = &[
+    "--backends=kernel",
+    "--generator=pipelined",
+    "--threads=8",
+    "--connections=8",
+    "--rounds=1",
+    "--duration=10s",
+];
 
 /// What came of each test, in words, and whether it is well. `image` is our kernel.
 pub fn check(project: &Project, image: &Path) -> Result<Vec<(String, bool)>> {
@@ -24,7 +35,34 @@ pub fn check(project: &Project, image: &Path) -> Result<Vec<(String, bool)>> {
         let output = run(project, &program, name, kernel)?;
         done.extend(results(name, &output));
     }
+    let what = "memcached on the patched kernel: right answers, slots used, waiters parked";
+    done.push(match memcached(project, ours) {
+        Ok(()) => (what.to_owned(), true),
+        Err(error) => (format!("{what}: {error:#}"), false),
+    });
     Ok(done)
+}
+
+/// Whether a waiter is parked is chance: four are in one such run, more or less. The example fails if none is.
+fn memcached(project: &Project, image: &str) -> Result<()> {
+    if let Ready::No(what_to_do) = packages::prepare("memcached") {
+        bail!("{what_to_do}");
+    }
+    let mut tries = 3;
+    loop {
+        let output = machine(project, &["--kernel", image], |command| {
+            command.arg(project.program("memcached-example"));
+            command.arg("--lib").arg(project.preload()).args(MEMCACHED);
+        })?;
+        tries -= 1;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            return Ok(());
+        }
+        if tries == 0 || !said.contains("no waiter was parked") {
+            bail!("{}: {}", output.status, said.trim());
+        }
+    }
 }
 
 /// The tests, and what they run: a compiler takes long in the machine.
