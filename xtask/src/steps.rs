@@ -144,9 +144,9 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "kernel",
-        about: "Linux with our patches builds, and commands run on it in QEMU",
+        about: "Linux with our patches builds, commands run on it in QEMU, and the library uses it",
         packages: "kernel",
-        needs_dist: false,
+        needs_dist: true,
         run: machines,
     },
     Step {

@@ -31,6 +31,25 @@ pub enum Lock {
 pub enum Backend {
     User,
     Ebpf,
+    /// A patched kernel's slots.
+    Kernel,
+}
+
+impl Backend {
+    /// As the library reads it.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        let all = [Self::User, Self::Ebpf, Self::Kernel];
+        all.into_iter().find(|backend| backend.name() == name)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Ebpf => "ebpf",
+            Self::Kernel => "kernel",
+        }
+    }
 }
 
 /// What the library prints before each of its lines.
@@ -63,6 +82,7 @@ impl Lock {
             Self::Autolock => "autolock",
             Self::Knowing(Backend::User) => "autolock-user",
             Self::Knowing(Backend::Ebpf) => "autolock-ebpf",
+            Self::Knowing(Backend::Kernel) => "autolock-kernel",
             Self::Algorithm(name) => name,
             Self::Profiled { full: false } => "profiled",
             Self::Profiled { full: true } => "profiled-full",
@@ -83,11 +103,11 @@ impl Lock {
             command.env("LD_PRELOAD", library);
         }
         if let Self::Knowing(backend) = self {
-            let backend = match backend {
-                Backend::User => "user",
-                Backend::Ebpf => "ebpf",
-            };
-            command.env("AUTOLOCK_BACKEND", backend);
+            command.env("AUTOLOCK_BACKEND", backend.name());
+        }
+        if *self == Self::Knowing(Backend::Kernel) {
+            // Without it there is no proof. It counts on slow paths.
+            command.env("AUTOLOCK_STATS", "1");
         }
         if let Self::Algorithm(name) = self {
             command.env("AUTOLOCK_ALGORITHM", name);
@@ -116,6 +136,9 @@ impl Lock {
                 line.or(other).map_or("", String::as_str)
             )),
             (_, None, _) => Err("the library printed no statistics".to_string()),
+            (Self::Knowing(Backend::Kernel), Some(_), None) => {
+                slots_used(line_of("source="), line_of("kernel ")).map(Some)
+            }
             (Self::Autolock | Self::Knowing(_), Some(line), None) => Ok(Some(line.clone())),
             (Self::Autolock | Self::Knowing(_), _, Some(line)) => {
                 Err(format!("not the default algorithm: {line}"))
@@ -165,6 +188,27 @@ impl Lock {
         );
         Ok(())
     }
+}
+
+/// The kernel's line, if it shows that other threads than the main one had slots.
+fn slots_used(source: Option<&String>, kernel: Option<&String>) -> Result<String, String> {
+    let source = source.map_or("", String::as_str);
+    let Some(kernel) = kernel else {
+        return Err(format!("no slot of the kernel's: {source}"));
+    };
+    if !source.contains(" source=kernel ") || figure(kernel, "creates").is_none_or(|it| it < 2) {
+        return Err(format!(
+            "the kernel's slots were not used: {source} {kernel}"
+        ));
+    }
+    Ok(kernel.clone())
+}
+
+/// The number after `key=` in one of the library's lines.
+#[must_use]
+pub fn figure(line: &str, key: &str) -> Option<u64> {
+    let mut words = line.split(' ');
+    words.find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
 }
 
 impl std::fmt::Display for Lock {
@@ -249,10 +293,36 @@ mod tests {
     }
 
     #[test]
+    fn a_figure_is_found_by_its_whole_name() {
+        let line = "autolock: kernel creates=5 parks=17 wakes=x";
+        assert_eq!(figure(line, "parks"), Some(17));
+        assert_eq!(figure(line, "park"), None);
+        assert_eq!(figure(line, "wakes"), None);
+    }
+
+    #[test]
+    fn each_backend_has_the_librarys_name() {
+        for name in ["user", "ebpf", "kernel"] {
+            assert_eq!(Backend::by_name(name).map(Backend::name), Some(name));
+        }
+        assert_eq!(Backend::by_name("auto"), None);
+    }
+
+    #[test]
     fn a_proof_holds_for_its_own_lock_alone() {
         let plain = "autolock: acquired=9 contended=1 (derived)\n".to_string();
         let mcs = format!("{plain}autolock: algorithm=mcs mutexes=7 unserved=0 (alone)\n");
+        let slots = |source, creates| {
+            format!(
+                "{plain}autolock: source={source} slots=9\nautolock: kernel creates={creates} parks=2 (as counted)\n"
+            )
+        };
+        let kernel = || Lock::Knowing(Backend::Kernel);
         for (lock, stderr, holds) in [
+            (kernel(), &*slots("kernel", 5), true),
+            (kernel(), &slots("kernel", 1), false),
+            (kernel(), &slots("user", 5), false),
+            (kernel(), &plain, false),
             (Lock::Glibc, "", true),
             (Lock::Glibc, "autolockd: a line of somebody else's\n", true),
             (Lock::Glibc, &plain, false),

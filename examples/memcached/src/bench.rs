@@ -11,7 +11,7 @@ use crate::server::{Program, Served, Server, Setup, Shutdown};
 use crate::verify::{self, Control, Latencies};
 use anyhow::{Context, Result, anyhow, ensure};
 use example_common::figures::command_line;
-use example_common::lock::{Backend, Lock, in_round};
+use example_common::lock::{Backend, Lock, figure, in_round};
 use example_common::screen::Screen;
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ pub struct Run {
     /// What it wrote to stderr.
     #[serde(skip)]
     pub said: String,
-    /// Of a chosen algorithm: the library's line at this memcached's exit that shows it. autolock has its proof once, in a run of
+    /// Of a chosen algorithm and of the kernel's slots: the library's line at this memcached's exit that shows it. autolock has its proof once, in a run of
     /// its own ([`proof`]), for its measured runs keep no statistics.
     pub proof: Option<String>,
     /// What speaks against that this memcached ran on its lock.
@@ -59,11 +59,10 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
     let program = Program::find(options.glibc.as_deref(), options.lib.as_deref())?;
     let screen = Screen::new(PROGRAM);
     let locks = match &options.profiling {
-        None if options.backends => vec![
-            Lock::Glibc,
-            Lock::Knowing(Backend::User),
-            Lock::Knowing(Backend::Ebpf),
-        ],
+        None if !options.backends.is_empty() => {
+            let knowing = options.backends.iter().copied().map(Lock::Knowing);
+            std::iter::once(Lock::Glibc).chain(knowing).collect()
+        }
         None => Lock::list(options.lib.is_some(), &options.algorithms),
         Some(profiling) => profile::locks(profiling.full),
     };
@@ -223,6 +222,7 @@ fn measure_one(
     };
     let (shutdown, said) = server.stop(signal)?;
     let proof = match lock {
+        Lock::Knowing(Backend::Kernel) => lock.proof(&said),
         Lock::Algorithm(_) => lock
             .proof(&said)
             .and_then(|line| waits_interposed(line, options.glibc.is_some())),
@@ -286,6 +286,17 @@ fn under_load(
     })
 }
 
+/// Waiters that lost their CPU and were parked, as the kernel counted, if there were runs on its slots.
+fn parks(runs: &[Run]) -> Option<u64> {
+    let mut on_slots = runs
+        .iter()
+        .filter(|run| run.lock == Lock::Knowing(Backend::Kernel))
+        .peekable();
+    on_slots.peek()?;
+    let lines = on_slots.filter_map(|run| run.proof.as_deref());
+    Some(lines.filter_map(|line| figure(line, "parks")).sum())
+}
+
 /// Everything that must not be, a line each.
 fn problems(runs: &[Run], proof: Option<&Proof>) -> Vec<String> {
     let mut problems = Vec::new();
@@ -293,6 +304,9 @@ fn problems(runs: &[Run], proof: Option<&Proof>) -> Vec<String> {
         problems.push(format!(
             "{wrong} wrong values on autolock in the first check"
         ));
+    }
+    if let Some(0) = parks(runs) {
+        problems.push("in all runs on the kernel's slots no waiter was parked: make them longer, or the threads more".to_string());
     }
     for run in runs {
         let place = format!("{}, {} threads, round {}", run.lock, run.threads, run.round);
@@ -361,6 +375,12 @@ mod tests {
             shutdown: Shutdown::Unclean("died of signal 11".to_string()),
             ..good()
         };
+        let parked = |parks: u64| Run {
+            proof: Some(format!("autolock: kernel creates=5 parks={parks} wakes=0")),
+            ..report::tests::run(Lock::Knowing(Backend::Kernel), 1, 100.0)
+        };
+        assert_eq!(problems(&[good(), parked(0), parked(1)], None).len(), 0);
+        assert_eq!(problems(&[good(), parked(0), parked(0)], None).len(), 1);
         let unproved = Run {
             unproved: Some("another algorithm".to_string()),
             ..good()

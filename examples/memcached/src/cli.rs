@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use example_common::library;
+use example_common::lock::Backend;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,9 +27,9 @@ struct RawOptions {
     )]
     algorithm: Vec<String>,
 
-    /// Run autolock once with user-space knowledge alone and once with autolockd's table
-    #[arg(long, conflicts_with_all = ["glibc_only", "profile", "algorithm"])]
-    backends: bool,
+    /// Run autolock once with each of these sources of on-CPU knowledge: user (user space alone), ebpf (autolockd's table), kernel (a patched kernel's slots) [default: user,ebpf]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', num_args = 0..=1, require_equals = true, default_missing_value = "user,ebpf", value_parser = backend, conflicts_with_all = ["glibc_only", "profile", "algorithm"])]
+    backends: Option<Vec<Backend>>,
 
     /// Run it on the glibc that is installed in PREFIX, whose condition variables must work through the library (`cargo xtask glibc`)
     #[arg(long, value_name = "PREFIX", conflicts_with_all = ["glibc_only", "profile"])]
@@ -54,7 +55,7 @@ struct RawOptions {
     #[arg(long)]
     quick: bool,
 
-    /// Load generator; auto is memaslap, or memcslap where memaslap cannot be had
+    /// Load generator; auto is memaslap, or memcslap where memaslap cannot be had; pipelined is our own, which needs little but memcached and makes its threads contend
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     generator: Choice,
 
@@ -85,6 +86,7 @@ pub enum Choice {
     Auto,
     Memaslap,
     Memcslap,
+    Pipelined,
 }
 
 /// Options with the defaults filled in.
@@ -94,8 +96,8 @@ pub struct Options {
     pub lib: Option<PathBuf>,
     /// Further locks, beside glibc's and autolock.
     pub algorithms: Vec<String>,
-    /// autolock with each source of on-CPU knowledge, in place of autolock.
-    pub backends: bool,
+    /// autolock with each of these sources of on-CPU knowledge, in place of autolock; none: with the best there is.
+    pub backends: Vec<Backend>,
     /// Where a glibc is for memcached to run on, if not the system's.
     pub glibc: Option<PathBuf>,
     pub threads: Vec<u16>,
@@ -159,7 +161,7 @@ impl Parsed {
         Ok(Options {
             lib,
             algorithms: raw.algorithm,
-            backends: raw.backends,
+            backends: raw.backends.unwrap_or_default(),
             glibc: raw.glibc,
             threads: raw.threads.unwrap_or(threads),
             duration: raw.duration.unwrap_or(duration),
@@ -170,6 +172,10 @@ impl Parsed {
             profiling,
         })
     }
+}
+
+fn backend(name: &str) -> Result<Backend, String> {
+    Backend::by_name(name).ok_or_else(|| "one of user, ebpf, kernel".to_string())
 }
 
 /// `5s`, `500ms` or `1m`, from 200 ms to a minute: long enough to hold a load, short enough that
@@ -222,6 +228,21 @@ mod tests {
         ] {
             assert!(duration(bad).is_err(), "{bad} was accepted");
         }
+    }
+
+    #[test]
+    fn sources_of_knowledge_are_named_or_the_usual_two() {
+        let parsed = |word| {
+            let raw = RawOptions::try_parse_from(["x", word]);
+            raw.map(|raw| raw.backends.unwrap_or_default()).ok()
+        };
+        assert_eq!(parsed("--quick"), Some(Vec::new()));
+        assert_eq!(
+            parsed("--backends"),
+            Some(vec![Backend::User, Backend::Ebpf])
+        );
+        assert_eq!(parsed("--backends=kernel"), Some(vec![Backend::Kernel]));
+        assert_eq!(parsed("--backends=auto"), None);
     }
 
     #[test]

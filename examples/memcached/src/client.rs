@@ -84,6 +84,15 @@ impl Connection {
         }
     }
 
+    /// Sends requests that are not answered, and waits until memcached has worked them off.
+    pub fn unanswered(&mut self, requests: &[u8]) -> Result<()> {
+        self.reader
+            .get_mut()
+            .write_all(requests)
+            .context("memcached does not take requests")?;
+        self.version().map(drop)
+    }
+
     pub fn version(&mut self) -> Result<String> {
         self.request.clear();
         self.request.extend_from_slice(b"version\r\n");

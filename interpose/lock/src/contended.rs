@@ -1,7 +1,7 @@
 //! The slow path: somebody holds the mutex.
 //!
 //! Of the waiters of a private mutex one takes the seat and attends to the lock word: it spins, or sleeps on the word when
-//! spinning is not worth it (`crate::watch` decides). All others sleep at the gate ([`crate::seat`]), where an unlock never looks: what unlock
+//! spinning is not worth it (`crate::watch` decides). All others spin for a moment and then sleep at the gate ([`crate::seat`]), where an unlock never looks: what unlock
 //! owes is in the lock word alone, in terms that glibc's unlock understands, and concerns the attendant and glibc's own waiters.
 //!
 //! Invariant (no lost wake-up): while a thread sleeps on the lock word, the word is CONTENDED (or STARVING, which says that and more), so that the holder's
@@ -13,7 +13,7 @@
 //! A spinning attendant that loses its CPU may be put to sleep on the word by the kernel ([`crate::armed`]), at any moment between two looks. That is the sleep of
 //! an attendant that has given up: the kernel writes CONTENDED first, whatever mark stood there, as any waiter may at any time; the attendant keeps its seat, and may be evicted from it, as
 //! when it had gone to sleep itself; and when it runs again it has the duty. In the terms of the invariant: ATTENDED or HUNGRY became CONTENDED (the duty that the attendant had taken over is the
-//! holder's once more), LOCKED did (one wake for the attendant), or CONTENDED and STARVING stayed what they mean. No other waiter is ever armed: nobody relies on those.
+//! holder's once more), LOCKED did (one wake for the attendant), or CONTENDED and STARVING stayed what they mean. No other waiter is ever armed: the only one that is relied on is the heir, and whoever comes takes its place.
 //!
 //! Backstop: every sleep has a coarse time-out. It is never needed while the invariant and the seat's promise hold; it bounds the
 //! harm when a thread that has a duty is killed (process-shared), starved of CPU (`SCHED_IDLE`, a real-time hog) or stopped by a debugger.
@@ -27,8 +27,9 @@ use autolock_abi::{
 
 use crate::{
     Mutex,
+    mutex::record_holder,
     platform::{Deadline, Event, Platform, Wait},
-    policy,
+    policy::{self, Newcomer},
     seat::{self, Pass},
     watch::{Advice, Watch},
 };
@@ -52,7 +53,7 @@ pub(crate) struct Waiter<'a> {
     pub duty: bool,
 }
 
-/// Acquires a mutex that was held a moment ago. Returns false if `deadline` passed first. The caller records the holder.
+/// Acquires a mutex that was held a moment ago, and records the holder. Returns false if `deadline` passed first.
 #[cold]
 #[inline(never)]
 pub fn lock<P: Platform>(mutex: &Mutex, deadline: Option<&Deadline>) -> bool {
@@ -75,6 +76,7 @@ pub fn lock<P: Platform>(mutex: &Mutex, deadline: Option<&Deadline>) -> bool {
 
 fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
     if policy::spin_briefly::<P>(mutex) {
+        record_holder::<P>(mutex);
         P::note(Event::Spun, mutex);
         return true;
     }
@@ -88,13 +90,22 @@ fn lock_private<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
                 Attended::TimedOut => return false,
                 Attended::Evicted => {}
             }
-            // The new attendant knows nothing of my duty, and I am going to sleep.
-            if core::mem::take(&mut waiter.duty) {
-                hand_duty_back::<P>(mutex);
+        }
+        // Evicted, too: who has just been woken and taken the seat may soon need an heir.
+        match policy::spin_as_newcomer::<P>(mutex, waiter) {
+            Newcomer::Acquired => {
+                P::note(Event::Spun, mutex);
+                return true;
             }
-        } else if policy::spin_as_newcomer::<P>(mutex, waiter) {
-            P::note(Event::Spun, mutex);
-            return true;
+            Newcomer::Seated => {
+                seated = true;
+                continue;
+            }
+            Newcomer::Waits => {}
+        }
+        // The attendant knows nothing of my duty, and I am going to sleep.
+        if core::mem::take(&mut waiter.duty) {
+            hand_duty_back::<P>(mutex);
         }
         seated = match sleep_at_gate::<P>(mutex, waiter, &mut gate) {
             Wait::TimedOut => {
@@ -138,7 +149,7 @@ fn sleep_at_gate<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>, backstop: &mut
 
 /// Leaves the seat without the mutex.
 fn leave_seat<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) {
-    let _ = seat::pass::<P>(mutex, waiter.me, Pass::Wake); // Moves nobody to the word.
+    let _ = seat::pass::<P>(mutex, waiter.me, Pass::Inherit); // Moves nobody to the word.
 }
 
 enum Attended {
@@ -154,6 +165,8 @@ fn attend<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>, impatient: bool) 
     loop {
         match watch.spin::<P>(mutex, waiter) {
             Advice::Acquired => {
+                // Before the seat is passed on: a wake-up takes long, and until then the mutex shows the holder before.
+                record_holder::<P>(mutex);
                 P::note(Event::Spun, mutex);
                 if seat::pass::<P>(mutex, waiter.me, watch.pass()) {
                     mark_contended(mutex);
@@ -192,6 +205,7 @@ fn lock_shared<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> bool {
     let mut backstop = Backstop::new();
     loop {
         if policy::spin_shared::<P>(mutex, waiter) {
+            record_holder::<P>(mutex);
             P::note(Event::Spun, mutex);
             return true;
         }

@@ -39,7 +39,7 @@ fn try_acquire<P: Platform>(mutex: &Mutex, shared: bool) -> bool {
 
 /// Writes down the holder, as glibc does, and what waiters may want to know of it.
 #[inline]
-fn record_holder<P: Platform>(mutex: &Mutex) {
+pub(crate) fn record_holder<P: Platform>(mutex: &Mutex) {
     mutex.owner.store(P::tid_or_zero(), Relaxed);
     mutex
         .nusers
@@ -60,24 +60,22 @@ pub fn lock<P: Platform>(mutex: &Mutex, kind: u32) {
     }
 }
 
-/// Out of line with its record, so that the fast path needs no stack frame.
+/// Out of line, so that the fast path needs no stack frame.
 #[cold]
 #[inline(never)]
 fn lock_contended<P: Platform>(mutex: &Mutex) {
     contended::lock::<P>(mutex, None);
-    record_holder::<P>(mutex);
 }
 
 /// Acquires, or gives up at `deadline`; returns whether the mutex is held.
 #[inline]
 #[must_use]
 pub fn lock_until<P: Platform>(mutex: &Mutex, kind: u32, deadline: &Deadline) -> bool {
-    let held = try_acquire::<P>(mutex, kind::is_shared(kind))
-        || contended::lock::<P>(mutex, Some(deadline));
-    if held {
+    if try_acquire::<P>(mutex, kind::is_shared(kind)) {
         record_holder::<P>(mutex);
+        return true;
     }
-    held
+    contended::lock::<P>(mutex, Some(deadline))
 }
 
 /// Acquires a free mutex, or returns false at once.

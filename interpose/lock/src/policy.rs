@@ -15,12 +15,18 @@ use autolock_abi::{Mutex, sync::Ordering::Relaxed};
 use crate::{
     contended::{Waiter, try_acquire},
     memory::Memory,
+    mutex::record_holder,
     oncpu::{Holder, HolderState, OnCpu},
     platform::Platform,
+    seat::{self, Pass, Rank},
 };
 
 /// How long a waiter spins beside an attendant before it goes to the gate.
 const NEWCOMER_NS: u64 = 3_000;
+/// The same while the holder is known to be on a CPU: long enough for a dozen others with short critical sections to have their turns before it.
+const NEWCOMER_WITH_RUNNING_NS: u64 = 40_000;
+/// One acquisition of so many wakes a sleeper though there is an heir.
+const WAKE_EVERY: u32 = 256;
 /// Longer than it takes a holder to write down, after its acquisition, on which CPU it runs.
 const RECORD_NS: u64 = 500;
 /// How long an unlocker steps back for a hungry attendant.
@@ -94,29 +100,66 @@ pub(crate) fn spin_briefly<P: Platform>(mutex: &Mutex) -> bool {
     false
 }
 
-/// Spins a little while somebody else attends, unless the holder is known to be off its CPU. Returns whether the mutex was acquired.
-pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bool {
+/// How a newcomer's spinning ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Newcomer {
+    /// It holds the mutex.
+    Acquired,
+    /// It has the seat.
+    Seated,
+    /// It is to sleep.
+    Waits,
+}
+
+/// Spins a little while somebody else attends, unless the holder is known to be off its CPU; as the attendant's heir, if there is no other.
+pub(crate) fn spin_as_newcomer<P: Platform>(mutex: &Mutex, waiter: &mut Waiter<'_>) -> Newcomer {
     let memory = Memory::load(mutex);
     let seq = mutex.seq.load(Relaxed);
     if memory.streak() || !memory.spinning_pays(seq) || is_known_off::<P>(mutex) {
-        return false;
+        return Newcomer::Waits;
     }
     let my_cpu = P::cpu();
     let start = P::now_ns();
-    loop {
-        for _ in 0..POLLS_PER_CLOCK {
-            if try_acquire(mutex, waiter.duty) {
-                return true;
-            }
-            P::pause();
+    let mut rank = Rank::Newcomer;
+    let acquired = loop {
+        if poll::<P>(mutex, waiter) {
+            break true;
+        }
+        rank = seat::rise(mutex, waiter.me, rank);
+        if rank == Rank::Attendant {
+            return Newcomer::Seated;
         }
         let waited = P::now_ns().wrapping_sub(start);
-        if waited > NEWCOMER_NS
+        if waited > NEWCOMER_NS && (waited > NEWCOMER_WITH_RUNNING_NS || !is_known_on::<P>(mutex))
             || mutex.seq.load(Relaxed) == seq && is_hopeless::<P>(mutex, my_cpu, waited)
         {
-            return false;
+            break false;
         }
+    };
+    if acquired {
+        record_holder::<P>(mutex);
     }
+    let seated = rank == Rank::Heir && seat::resign(mutex, waiter.me);
+    match (acquired, seated) {
+        (true, true) => {
+            // It was left to me just now.
+            let _ = seat::pass::<P>(mutex, waiter.me, Pass::Inherit); // Moves nobody to the word.
+            Newcomer::Acquired
+        }
+        (true, false) => Newcomer::Acquired,
+        (false, true) => Newcomer::Seated,
+        (false, false) => Newcomer::Waits,
+    }
+}
+
+fn poll<P: Platform>(mutex: &Mutex, waiter: &Waiter<'_>) -> bool {
+    for _ in 0..POLLS_PER_CLOCK {
+        if try_acquire(mutex, waiter.duty) {
+            return true;
+        }
+        P::pause();
+    }
+    false
 }
 
 /// Whether a holder that has not moved for `unmoved` nanoseconds is off its CPU. By the CPU on which it took the mutex not at once: between an acquisition
@@ -132,6 +175,15 @@ pub(crate) fn is_hopeless<P: Platform>(mutex: &Mutex, my_cpu: u16, unmoved: u64)
 /// Whether the holder is known, by its thread id, to be off its CPU. At once: an owner stands in the mutex only while it holds it.
 fn is_known_off<P: Platform>(mutex: &Mutex) -> bool {
     P::OnCpu::thread(Holder::of(mutex)) == HolderState::NotRunning
+}
+
+/// How a spinning attendant passes its seat on.
+pub(crate) const fn pass(seq: u32) -> Pass {
+    if seq.is_multiple_of(WAKE_EVERY) {
+        Pass::Wake
+    } else {
+        Pass::Inherit
+    }
 }
 
 /// Whether the holder is known to be on a CPU.

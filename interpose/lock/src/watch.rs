@@ -15,7 +15,7 @@ use crate::{
     contended::{BACKSTOP_NS, Waiter, try_acquire},
     memory::Memory,
     platform::{Event, Platform, Wait},
-    policy::{POLLS_PER_CLOCK, STEP_BACK_FOR_A_SLEEPER_NS, delay, is_hopeless, is_known_on},
+    policy::{self, POLLS_PER_CLOCK, STEP_BACK_FOR_A_SLEEPER_NS, delay, is_hopeless, is_known_on},
     seat::{self, Pass},
 };
 
@@ -44,6 +44,8 @@ const STREAK_POLL_MAX_NS: u64 = 16_000;
 const NAP_AFTER_NS: u64 = 15_000;
 /// Streaks are for short critical sections: above this many hand-overs an acquisition, sharing costs next to nothing.
 const STREAK_PERIOD_HANDOVERS: u64 = 10;
+/// The same where several threads took turns.
+const SHARED_PERIOD_HANDOVERS: u64 = 2;
 /// A measurement's looks: far enough apart that the holder is not disturbed between two.
 const PROBE_POLL_NS: u64 = 1_200;
 /// Looks of a streak's attendant that make a measurement, too.
@@ -87,6 +89,9 @@ pub(crate) struct Watch {
     polls: u32,
     free_polls: u32,
     streak_poll_ns: u64,
+    /// The last holder seen, and whether there was another one before.
+    owner: i32,
+    several: bool,
 }
 
 impl Watch {
@@ -110,6 +115,8 @@ impl Watch {
             polls: 0,
             free_polls: 0,
             streak_poll_ns: STREAK_POLL_MIN_NS,
+            owner: 0,
+            several: false,
         }
     }
 
@@ -160,7 +167,7 @@ impl Watch {
                 Self::disarm(armed, mutex, waiter);
                 // Patience ends when the mutex is idle: free, and not acquired since the last look.
                 if !(patient && moves) && try_acquire(mutex, waiter.duty) {
-                    self.spun(mutex, self.elapsed() < SLEEP_NS);
+                    self.spun(mutex, self.unmoved() < SLEEP_NS);
                     self.learn(mutex);
                     return Advice::Acquired;
                 }
@@ -191,7 +198,7 @@ impl Watch {
             // The thread whose streak has ended is likely to come back at once.
             if self.moved { Pass::Offer } else { Pass::Wake }
         } else if self.memory.spinning_pays(1) {
-            Pass::Wake
+            policy::pass(self.seq_seen)
         } else {
             Pass::Move
         }
@@ -199,6 +206,11 @@ impl Watch {
 
     const fn elapsed(&self) -> u64 {
         self.now.wrapping_sub(self.start)
+    }
+
+    /// How long the mutex has been with the holder that was seen last.
+    const fn unmoved(&self) -> u64 {
+        self.now.wrapping_sub(self.moved_at)
     }
 
     /// How long this streak may last.
@@ -227,6 +239,11 @@ impl Watch {
         if patient {
             self.polls += 1;
             self.free_polls += u32::from(word == UNLOCKED);
+            let owner = mutex.owner.load(Relaxed);
+            if owner != 0 {
+                let before = core::mem::replace(&mut self.owner, owner);
+                self.several |= before != 0 && before != owner;
+            }
         }
         let seq = mutex.seq.load(Relaxed);
         if seq != self.seq_seen {
@@ -277,7 +294,7 @@ impl Watch {
         if shares && !self.memory.spinning_pays(self.seq_at_start) {
             return Some(Advice::Sleep);
         }
-        let unmoved = self.now.wrapping_sub(self.moved_at);
+        let unmoved = self.unmoved();
         let with_running = if armed {
             PATIENCE_ARMED_NS
         } else {
@@ -354,27 +371,44 @@ impl Watch {
 
     /// Remembers what this watch has seen.
     fn learn(&mut self, mutex: &Mutex) {
-        if !self.probing && (!self.memory.streak() || self.polls < STREAK_POLLS) {
+        if !self.probing && !self.memory.streak() {
+            return;
+        }
+        if !self.probing && self.moved && self.polls < STREAK_POLLS {
             return;
         }
         let acquisitions = self.seq_seen.wrapping_sub(self.seq_at_start);
         let elapsed = self.moved_at.wrapping_sub(self.start);
+        // A streak in which nobody else came is none.
         self.memory.learned(streaks_pay(
             elapsed,
             acquisitions,
             self.polls,
             self.free_polls,
+            self.several,
         ));
         self.memory.store(mutex);
     }
 }
 
 /// Whether the time that threads spend outside the mutex is shorter than a hand-over: `acquisitions` in `elapsed` nanoseconds make
-/// the period, and the share of looks that found the mutex free is the share of the period outside.
-fn streaks_pay(elapsed: u64, acquisitions: u32, polls: u32, free_polls: u32) -> bool {
+/// the period, and the share of looks that found the mutex free is the share of the period outside. Where `several` threads took turns, that share says nothing: the mutex went
+/// from one to the other. Then it is enough that they do not spend longer on the hand-over than inside.
+fn streaks_pay(
+    elapsed: u64,
+    acquisitions: u32,
+    polls: u32,
+    free_polls: u32,
+    several: bool,
+) -> bool {
     let (acquisitions, polls) = (u64::from(acquisitions), u64::from(polls));
     let gap_is_short = elapsed * u64::from(free_polls) < HANDOVER_NS * acquisitions * polls;
-    gap_is_short && elapsed < STREAK_PERIOD_HANDOVERS * HANDOVER_NS * acquisitions
+    let handovers = if several {
+        SHARED_PERIOD_HANDOVERS
+    } else {
+        STREAK_PERIOD_HANDOVERS
+    };
+    gap_is_short && elapsed < handovers * HANDOVER_NS * acquisitions
 }
 
 #[cfg(all(test, not(loom)))]
@@ -384,14 +418,17 @@ mod tests {
     #[test]
     fn streaks_pay_for_short_gaps_and_short_sections_only() {
         // 10 us, 8 looks: 70 acquisitions, free at 5 of 8 looks: 89 ns outside.
-        assert!(streaks_pay(10_000, 70, 8, 5));
+        assert!(streaks_pay(10_000, 70, 8, 5, false));
         // 20 acquisitions, free at 7 of 8: 440 ns outside.
-        assert!(!streaks_pay(10_000, 20, 8, 7));
+        assert!(!streaks_pay(10_000, 20, 8, 7, false));
         // A critical section of 1 us and nothing outside.
-        assert!(streaks_pay(10_000, 10, 8, 0));
+        assert!(streaks_pay(10_000, 10, 8, 0, false));
         // A critical section of 5 us.
-        assert!(!streaks_pay(10_000, 2, 8, 0));
+        assert!(!streaks_pay(10_000, 2, 8, 0, false));
+        // The first again, but from one thread to the other.
+        assert!(streaks_pay(10_000, 20, 8, 0, true));
+        assert!(!streaks_pay(10_000, 10, 8, 0, true));
         // No acquisition seen: the holder sleeps.
-        assert!(!streaks_pay(10_000, 0, 8, 0));
+        assert!(!streaks_pay(10_000, 0, 8, 0, false));
     }
 }

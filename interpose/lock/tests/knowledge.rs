@@ -172,10 +172,16 @@ fn an_attendant_that_would_be_parked_is_more_patient_with_a_running_holder_alone
 #[test]
 fn a_newcomer_goes_to_the_gate_at_once_when_the_holder_is_off_its_cpu() {
     assert!(as_newcomer(|_| NotRunning) <= BRIEFLY);
-    for says in [|_| Unknown, |_| Running] {
-        let slept = as_newcomer(says);
-        assert!((3_000..4_000).contains(&slept), "{slept}");
-    }
+    let unknown = as_newcomer(|_| Unknown);
+    assert!((3_000..4_000).contains(&unknown), "{unknown}");
+}
+
+#[test]
+fn a_newcomer_is_patient_while_the_holder_runs_but_not_for_ever() {
+    let running = as_newcomer(|_| Running);
+    assert!((40_000..41_000).contains(&running), "{running}");
+    let stale = as_newcomer(|now| if now < 20_000 { Running } else { Unknown });
+    assert!((20_000..21_000).contains(&stale), "{stale}");
 }
 
 #[test]

@@ -119,6 +119,8 @@ fn run_beside(shared: &Arc<Shared>, actors: Vec<fn(&Shared)>, scheduler: fn()) {
 /// What the policy may have learned of a mutex, in the bits of `memory.rs`, so that a short program reaches every way to wait.
 const SPINS_ARE_IN_VAIN: u32 = 7 << 5;
 const STREAKS_PAY: u32 = 3;
+/// In the seat, as in `seat.rs`.
+const HEIR: u32 = 1 << 30;
 
 fn experienced(memory: u32) -> Arc<Shared> {
     let shared = Shared::new(PRIVATE);
@@ -145,6 +147,31 @@ fn three_lockers_one_at_the_gate() {
             vec![Shared::ours, Shared::ours, Shared::ours],
         )
     });
+}
+
+/// A holder, an attendant, its heir, and one at the gate.
+#[test]
+fn four_lockers_one_of_them_an_heir() {
+    check(2, || run_waiters(&experienced(0), 3, || ()));
+}
+
+/// A holder, to whom something happens before it releases, and others that wait for it.
+fn run_waiters(shared: &Arc<Shared>, count: usize, happens: impl Fn()) {
+    mutex::lock::<Model>(&shared.mutex, PRIVATE);
+    let waiters: Vec<_> = (0..count)
+        .map(|_| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.ours())
+        })
+        .collect();
+    happens();
+    mutex::unlock::<Model>(&shared.mutex, PRIVATE);
+    for waiter in waiters {
+        waiter.join().expect("a waiter");
+    }
+    assert_eq!(shared.mutex.word.load(SeqCst), word::UNLOCKED);
+    assert_eq!(shared.mutex.seat.load(SeqCst), 0);
+    assert_eq!(shared.mutex.parked.load(SeqCst), 0);
 }
 
 /// The attendant sleeps on the word, and moves the next one there from the gate.
@@ -448,6 +475,18 @@ const BROKEN: &[(&str, &str, fn())] = &[
                 &Shared::new(PRIVATE),
                 vec![Shared::ours, Shared::ours, Shared::ours],
             );
+        });
+    }),
+    ("an heir goes without a word", "left == right", || {
+        check(3, || {
+            let shared = experienced(0);
+            run_waiters(&shared, 2, || {
+                let seen = shared.mutex.seat.fetch_or(0, SeqCst);
+                if seen != 0 {
+                    let changed = seen | HEIR;
+                    let _ = (shared.mutex.seat).compare_exchange(seen, changed, SeqCst, SeqCst);
+                }
+            });
         });
     }),
     ("an unlock forgets the waiters", "deadlock", || {

@@ -16,7 +16,7 @@
 //! | `surroundings` | options, statistics, sandboxes, allocators, secure-execution mode |
 //! | `on_cpu` | autolockd's table: found, refused, stale, a lie; what becomes of it with the process |
 //! | `slots` | the kernel's slots, on a stand-in for a patched kernel: who gets one, fork, refusals, parks |
-//! | `kernel` | the same on a real one, where there is one |
+//! | `kernel` | the same on a real one, in a virtual machine, and on one without slots |
 //! | `autolockd` | the same as `on_cpu` with the real one, where eBPF is permitted |
 //! | `symbols` | what the shared object exports and needs |
 //! | `commands` | ordinary programs print what they always print |

@@ -74,7 +74,10 @@ impl Machine {
             command.args(["-icount", &format!("shift={SHIFT},sleep=off")]);
         }
         command.args(["-rtc", "base=2026-01-01T00:00:00,clock=vm", "-seed", "1"]);
-        command.args(["-smp", &cpus.to_string(), "-m", "512"]);
+        // One package with one last-level cache, as the scheduler sees it: woken threads look for an idle CPU there. QEMU's default, a package for each, leaves
+        // them behind running ones while other CPUs are idle.
+        let topology = format!("{cpus},sockets=1,cores={cpus},threads=1");
+        command.args(["-smp", &topology, "-m", "512"]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.args(["-no-reboot", "-monitor", "none"]);
         command.arg("-kernel").arg(&self.kernel);
@@ -193,7 +196,7 @@ mod tests {
         let args = ["--bench".to_owned(), "a".to_owned()];
         let line = machine(Time::Virtual).line(4, &args);
         assert!(
-            line.contains(" -icount shift=0,sleep=off ") && line.contains(" -smp 4 "),
+            line.contains(" -icount shift=0,sleep=off ") && line.contains(" -smp 4,sockets=1,"),
             "{line}"
         );
         assert!(line.contains("-- driver --bench a'"), "{line}");

@@ -116,7 +116,9 @@ impl Machine {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", QEMU]);
         command.args(self.accelerator.args());
-        command.args(["-smp", &self.cpus.to_string(), "-m", &self.memory]);
+        // One package: see `virtual_time::machine`.
+        let topology = format!("{0},sockets=1,cores={0},threads=1", self.cpus);
+        command.args(["-smp", &topology, "-m", &self.memory]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.arg("-no-reboot");
         for (number, (name, irq)) in PORTS.iter().enumerate() {
@@ -283,7 +285,7 @@ mod tests {
     fn the_hosts_files_are_shared_read_only_and_not_on_virtual_time() {
         let line_of = line(Accelerator::Tcg);
         assert!(line_of.contains(",readonly=on,"), "{line_of}");
-        assert!(line_of.contains("-smp 3") && line_of.contains(" more=1'"));
+        assert!(line_of.contains("-smp 3,sockets=1,") && line_of.contains(" more=1'"));
         let counted = line(Accelerator::Counted);
         assert!(!counted.contains("9p") && counted.contains("-icount"));
     }

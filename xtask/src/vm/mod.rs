@@ -12,12 +12,14 @@
 //! | module | what it is for |
 //! |---|---|
 //! | `guest` | the initramfs, the job, modules |
+//! | `library` | the library's tests on our kernel and on Debian's |
 //! | `machine` | QEMU |
 //! | `report` | the kernel's complaints |
 //! | `selftests` | the series' own tests in the machine |
 //! | `step` | the step of `cargo xtask test` |
 
 mod guest;
+mod library;
 mod machine;
 mod report;
 pub mod selftests;

@@ -1,4 +1,4 @@
-//! The step of `cargo xtask test`: the kernel builds, and a machine on it does what `vm` promises.
+//! The step of `cargo xtask test`: the kernel builds, a machine on it does what `vm` promises, and the library uses what it has.
 //!
 //! Each check runs this program again, as a user would.
 
@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{REPORTED, TIMED_OUT};
+use super::{REPORTED, TIMED_OUT, library};
 use crate::kernel;
 use crate::project::Project;
 
@@ -86,6 +86,7 @@ pub fn check(project: &Project) -> Result<Vec<(String, bool)>> {
         "on virtual time two runs are the same, and on the host's they are not",
         checks.repeatable(&ours),
     );
+    done.extend(library::check(project, &checks.image)?);
     Ok(done)
 }
 

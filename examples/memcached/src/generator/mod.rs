@@ -2,9 +2,10 @@
 //!
 //! memaslap keeps a number of connections busy for a given time. memcslap sends a given number of
 //! requests, so it is started again and again until the time is over. Both stop by themselves and
-//! are killed if they do not.
+//! are killed if they do not. The pipelined load is made by this program.
 
 mod parse;
+mod pipelined;
 
 pub use parse::Load;
 
@@ -34,6 +35,8 @@ const MEMCSLAP_REQUESTS: u64 = 500;
 pub enum Generator {
     Memaslap(Memaslap),
     Memcslap(PathBuf),
+    /// Our own; by name alone.
+    Pipelined,
 }
 
 impl Generator {
@@ -42,6 +45,7 @@ impl Generator {
     pub fn find(choice: Choice, progress: &dyn Fn(&str), note: &dyn Fn(&str)) -> Result<Self> {
         let memcslap = || need("memcslap", "libmemcached-tools").map(Self::Memcslap);
         match choice {
+            Choice::Pipelined => Ok(Self::Pipelined),
             Choice::Memcslap => memcslap(),
             Choice::Memaslap => memaslap::obtain(progress).map(Self::Memaslap).map_err(|error| {
                 missing(format!("memaslap cannot be had ({error:#}): put that right or use --generator memcslap"))
@@ -61,19 +65,25 @@ impl Generator {
         match self {
             Self::Memaslap(_) => "memaslap",
             Self::Memcslap(_) => "memcslap",
+            Self::Pipelined => "pipelined load",
         }
     }
 
-    fn path(&self) -> &Path {
+    /// None: this program.
+    fn path(&self) -> Option<&Path> {
         match self {
-            Self::Memaslap(memaslap) => &memaslap.path,
-            Self::Memcslap(path) => path,
+            Self::Memaslap(memaslap) => Some(&memaslap.path),
+            Self::Memcslap(path) => Some(path),
+            Self::Pipelined => None,
         }
     }
 
     /// The generator's own version line.
     pub fn version(&self) -> Result<String> {
-        let text = output(Command::new(self.path()).arg("--version"), self.name())?;
+        let Some(path) = self.path() else {
+            return Ok(self.name().to_string());
+        };
+        let text = output(Command::new(path).arg("--version"), self.name())?;
         Ok(text.lines().next().unwrap_or_default().trim().to_string())
     }
 
@@ -81,7 +91,7 @@ impl Generator {
     pub fn connections(&self, wanted: u16) -> u16 {
         match self {
             Self::Memaslap(_) => memaslap_connections(wanted),
-            Self::Memcslap(_) => wanted,
+            Self::Memcslap(_) | Self::Pipelined => wanted,
         }
     }
 
@@ -89,10 +99,11 @@ impl Generator {
     pub fn load(&self, address: SocketAddr, connections: u16, duration: Duration) -> Result<Load> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         match self {
-            Self::Memaslap(_) => {
+            Self::Pipelined => pipelined::load(address, connections, duration),
+            Self::Memaslap(memaslap) => {
                 let configuration = folder.path().join("memaslap.cnf");
                 std::fs::write(&configuration, MEMASLAP_CONFIGURATION)?;
-                let mut command = Command::new(self.path());
+                let mut command = Command::new(&memaslap.path);
                 command
                     .arg("-F")
                     .arg(&configuration)
@@ -110,11 +121,11 @@ impl Generator {
                     .args(["-t", &format!("{}s", whole_seconds(duration))]);
                 parse::memaslap(&run(&mut command, folder.path(), duration + GRACE)?)
             }
-            Self::Memcslap(_) => {
+            Self::Memcslap(path) => {
                 let end = Instant::now() + duration;
                 let mut text = String::new();
                 while Instant::now() < end {
-                    let mut command = Command::new(self.path());
+                    let mut command = Command::new(path);
                     command
                         .args(["--test=get", "--servers", &address.to_string()])
                         .args([
