@@ -120,7 +120,11 @@ impl Running {
         let folder = tempfile::tempdir().context("cannot make a scratch folder")?;
         let complaints = File::create(folder.path().join("complaints"))
             .context("cannot write to a scratch folder")?;
-        let mut command = machine.command(cpus, args);
+        let qemu = machine.command(cpus, args);
+        // The machine goes when we go, however we go.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        command.arg(qemu.get_program()).args(qemu.get_args());
         command
             .args(serial(folder.path()))
             .stdin(Stdio::null())
