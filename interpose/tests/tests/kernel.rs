@@ -282,7 +282,8 @@ mod patched {
         }
         let _few = Sysctl::set(MAX_SLOTS, "3");
         let ended = counted("1000", &["crowd"]).end().must_succeed();
-        assert_eq!(figure(&ended, "slots"), 3);
+        // More than three in turn, where one ends before another asks.
+        assert!(figure(&ended, "slots") >= 3, "{}", ended.stderr);
         assert_eq!(kernels(&ended, "peak"), 3);
         assert!(figure(&ended, "unserved") > 0, "{}", ended.stderr);
         let ended = run("slots", &["crowd"]).end().must_succeed();
