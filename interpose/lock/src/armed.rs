@@ -26,7 +26,7 @@ pub(crate) struct Armed<'a, P: Platform> {
     parking: Parking,
     limit_ns: u64,
     deadline: Option<&'a Deadline>,
-    /// The thread's parks when that was last asked for. They change only while it is armed.
+    /// The thread's parks when it was armed or last asked. They change only while it is armed, so whoever is not armed asks nothing.
     parks: u32,
     armed: bool,
     platform: PhantomData<fn(P)>,
@@ -46,7 +46,7 @@ impl<'a, P: Platform> Armed<'a, P> {
             parking,
             limit_ns,
             deadline,
-            parks: P::parks(),
+            parks: 0,
             armed: false,
             platform: PhantomData,
         }
@@ -56,6 +56,7 @@ impl<'a, P: Platform> Armed<'a, P> {
     #[inline]
     pub(crate) fn arm(&mut self) -> bool {
         if !self.armed {
+            self.parks = P::parks();
             self.armed = P::arm(self.word, self.parking, self.limit_ns, self.deadline);
         }
         self.armed
@@ -68,6 +69,10 @@ impl<'a, P: Platform> Armed<'a, P> {
     /// Whether it was, since this was last asked.
     #[inline]
     pub(crate) fn was_parked(&mut self) -> bool {
+        self.armed && self.parks_changed()
+    }
+
+    fn parks_changed(&mut self) -> bool {
         let now = P::parks();
         core::mem::replace(&mut self.parks, now) != now
     }
@@ -77,7 +82,7 @@ impl<'a, P: Platform> Armed<'a, P> {
     pub(crate) fn disarm(&mut self) -> bool {
         if core::mem::take(&mut self.armed) {
             P::disarm();
-            return self.was_parked();
+            return self.parks_changed();
         }
         false
     }

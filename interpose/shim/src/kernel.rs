@@ -193,11 +193,11 @@ fn slot(number: usize) -> Option<&'static Slot> {
 
 fn my_slot() -> Option<&'static Slot> {
     let now = epoch();
-    let (number, then) = own();
-    if now == 0 || now != then {
+    if now == 0 {
         return None;
     }
-    slot(number as usize)
+    let (number, then) = own();
+    slot(number as usize).filter(|_| now == then)
 }
 
 /// What the kernel says of the thread that wrote this into a mutex.
