@@ -32,7 +32,7 @@
 //! `parked` only spares the wake: a sleeper counts itself before it looks at the seat, [`pass`] looks at the count after it has written the seat
 //! (Dekker, with the fences in [`pass`] and [`sleep_on`]), so one of them sees the other.
 //!
-//! An occupant that does not exist (a fork child's copy of the parent's mutex; a signal handler that jumped out of a
+//! An occupant or heir that does not exist (a fork child's copy of the parent's mutex; a signal handler that jumped out of a
 //! wait) breaks the promise; the sleepers' backstop finds that out, see [`crate::contended`].
 
 use autolock_abi::sync::{
@@ -43,9 +43,9 @@ use autolock_abi::sync::{
 use crate::{Mutex, platform::Platform};
 
 const VACANT: u32 = 0;
-/// Thread ids are below 2^22 (`PID_MAX_LIMIT`).
-const RESERVED: u32 = ON_THE_WAY;
+/// Thread ids are below 2^22 (`PID_MAX_LIMIT`), and leave room for two bits.
 const ON_THE_WAY: u32 = 1 << 31;
+const RESERVED: u32 = ON_THE_WAY;
 const HEIR: u32 = 1 << 30;
 /// No thread's id, and neither bit.
 const OFFERED: u32 = HEIR - 1;
@@ -78,6 +78,8 @@ fn look(mutex: &Mutex) -> u32 {
     }
 }
 
+/// AcqRel: what an occupant did before it left the seat, its marks in the lock word among it, comes before what the next one does in it. The data is ordered by the lock word,
+/// the wakes by the fences in [`pass`] and [`sleep_on`].
 fn change(mutex: &Mutex, from: u32, to: u32) -> bool {
     mutex
         .seat
