@@ -247,13 +247,8 @@ pub fn run(project: &Project, options: &Options) -> Result<bool> {
 }
 
 fn outcome(project: &Project, step: &Step) -> Tally {
-    if let Ready::No(what_to_do) = packages::prepare(step.packages) {
-        println!("SKIPPED: {what_to_do}");
-        return if in_ci() {
-            Tally::FAILED
-        } else {
-            Tally::SKIPPED
-        };
+    if let Some(skipped) = lacks(step.packages) {
+        return skipped;
     }
     match (step.run)(project) {
         Ok(tally) => tally,
@@ -421,14 +416,22 @@ fn pair(project: &Project) -> Result<Tally> {
     Ok(tally.add(check(&mut memcached)?))
 }
 
+/// What to answer where packages are missing and cannot be installed: skipped aloud, and failed under CI.
+fn lacks(packages: &str) -> Option<Tally> {
+    let Ready::No(what_to_do) = packages::prepare(packages) else {
+        return None;
+    };
+    println!("SKIPPED: {what_to_do}");
+    Some(if in_ci() {
+        Tally::FAILED
+    } else {
+        Tally::SKIPPED
+    })
+}
+
 fn matrix(project: &Project) -> Result<Tally> {
-    if let Ready::No(what_to_do) = packages::prepare("glibc") {
-        println!("SKIPPED: {what_to_do}");
-        return Ok(if in_ci() {
-            Tally::FAILED
-        } else {
-            Tally::SKIPPED
-        });
+    if let Some(skipped) = lacks("glibc") {
+        return Ok(skipped);
     }
     let Some(kept) = glibc::step::build(project)? else {
         return Ok(Tally::SKIPPED);
@@ -513,13 +516,8 @@ fn two_boots(project: &Project) -> Result<Tally> {
 }
 
 fn machines(project: &Project) -> Result<Tally> {
-    if let Ready::No(what_to_do) = packages::prepare("vm") {
-        println!("SKIPPED: {what_to_do}");
-        return Ok(if in_ci() {
-            Tally::FAILED
-        } else {
-            Tally::SKIPPED
-        });
+    if let Some(skipped) = lacks("vm") {
+        return Ok(skipped);
     }
     // Debian's kernel is booted, too.
     if !in_ci()
@@ -537,13 +535,8 @@ fn machines(project: &Project) -> Result<Tally> {
 }
 
 fn selftests(project: &Project) -> Result<Tally> {
-    if let Ready::No(what_to_do) = packages::prepare("vm") {
-        println!("SKIPPED: {what_to_do}");
-        return Ok(if in_ci() {
-            Tally::FAILED
-        } else {
-            Tally::SKIPPED
-        });
+    if let Some(skipped) = lacks("vm") {
+        return Ok(skipped);
     }
     let results = vm::selftests::results(project, &vm::selftests::Options::default())?;
     Ok(Tally {
