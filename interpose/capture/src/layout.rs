@@ -496,7 +496,7 @@ pub struct Thread {
     pub interval: AtomicU32,
     /// When one was timed last.
     pub sampled_ns: AtomicU64,
-    /// How many were due, and not timed, since then.
+    /// Acquisitions that were not timed, nor will be counted for by a later one of the same lock: of locks of which none was timed, and by entries that gave way.
     pub passed: AtomicU32,
     /// How many it may time before it has to let some pass.
     pub credit: AtomicU32,
@@ -538,7 +538,7 @@ pub struct Entry {
     pub failed: AtomicU32,
     /// Acquisitions until the next that is due.
     pub skip: AtomicU32,
-    /// Low 16 bits: one in so many is due to be timed now. High 16 bits: after how many the next one is, drawn at random around that.
+    /// Low 16 bits: one in so many is due to be timed now. High 16 bits: how many the next one that is due stands for, those up to it since the last one that was timed.
     pub interval: AtomicU32,
     /// Where the lock stands in the capture, in units of 64 bytes.
     pub place: AtomicU32,
@@ -546,7 +546,7 @@ pub struct Entry {
     pub caller: AtomicU64,
     /// Its stack pointer, behind the return address.
     pub stack_pointer: AtomicU64,
-    /// When one was timed last.
+    /// When one was timed last; 0 if none was.
     pub sampled_ns: AtomicU64,
 }
 

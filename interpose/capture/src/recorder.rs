@@ -715,7 +715,12 @@ impl<S: System> Recorder<S> {
         };
         let entry = &thread.entries[at];
         self.flush(entry);
-        entry.key.store(0, Relaxed);
+        if entry.key.swap(0, Relaxed) != 0 {
+            let stands_for = entry.interval.load(Relaxed) >> 16;
+            let untimed = stands_for.saturating_sub(entry.skip.load(Relaxed));
+            let passed = thread.passed.load(Relaxed).saturating_add(untimed);
+            thread.passed.store(passed, Relaxed);
+        }
         self.point(entry, lock);
         entry.skip.store(1, Relaxed);
         entry.interval.store(1 << 16 | 1, Relaxed);

@@ -320,7 +320,7 @@ static void burst(int argc, char **argv)
     for (int i = 0; i < 20; i++)
         takes_it_for(20 * MS, &sum);
     for (int i = 0; i < HANDED; i++)
-        truth("lock %p handed[%d] kind=mutex acquisitions=2000 waits=0 failed=0", (void *)&handed[i], i);
+        truth("lock %p handed[%d] kind=mutex acquisitions=2000 waits=0 failed=0 full.holds=2000 holds=1..2000", (void *)&handed[i], i);
     truth("lock %p long_held kind=mutex acquisitions=20 waits=0 holds=15..20 hold=" BOUNDS, (void *)&long_held, sum.least * 15 / 20, sum.most);
 }
 

@@ -176,28 +176,50 @@ fn compare_owners(thread: &Thread, entry: &Entry, lock: &Lock) {
 #[inline(never)]
 pub(super) fn postpone(thread: &Thread, entry: &Entry) -> bool {
     let skip = thread.skip.load(Relaxed);
-    if skip <= 1 {
-        return false;
-    }
+    let is_next = skip <= 1;
+    let (mean, stands_for) = interval_of(entry);
     // What was planned in a hurry does not hold for a thread that has calmed down. Looked at now and then: reading even the coarse clock takes some nanoseconds.
     let since = thread.sampled_ns.load(Relaxed);
     let stale_ns = STALE_NS.max(RARE * RARE * share_ns());
-    if skip.is_multiple_of(4) && clock::coarse_ns().saturating_sub(since) > stale_ns {
+    if (is_next || skip.is_multiple_of(4)) && clock::coarse_ns().saturating_sub(since) > stale_ns {
         // Those that it let pass came in quick succession and were short. To count this one for them would be worse than to miss them.
         thread.interval.store(1, Relaxed);
         thread.skip.store(0, Relaxed);
         thread.passed.store(0, Relaxed);
+        set_interval(entry, mean, stands_for.min(mean));
+        return false;
+    }
+    if is_next {
         return false;
     }
     thread.skip.store(skip - 1, Relaxed);
-    let passed = thread.passed.load(Relaxed).saturating_add(1);
-    thread.passed.store(passed, Relaxed);
-    let mean = entry.interval.load(Relaxed) & 0xffff;
     let next = draw(thread, mean);
+    if is_fresh(entry) {
+        let passed = thread.passed.load(Relaxed).saturating_add(stands_for);
+        thread.passed.store(passed, Relaxed);
+        set_interval(entry, mean, next);
+    } else {
+        set_interval(entry, mean, stands_for.saturating_add(next));
+    }
     // This one goes by without being due.
     entry.skip.store(next + 1, Relaxed);
-    entry.interval.store(next << 16 | mean, Relaxed);
     true
+}
+
+/// The two halves of [`Entry::interval`].
+fn interval_of(entry: &Entry) -> (u32, u32) {
+    let interval = entry.interval.load(Relaxed);
+    (interval & 0xffff, interval >> 16)
+}
+
+fn set_interval(entry: &Entry, mean: u32, stands_for: u32) {
+    let interval = stands_for.min(0xffff) << 16 | mean;
+    entry.interval.store(interval, Relaxed);
+}
+
+/// Whether none of the thread's acquisitions of this lock was timed, as far as it remembers.
+fn is_fresh(entry: &Entry) -> bool {
+    entry.sampled_ns.load(Relaxed) == 0
 }
 
 /// The time in which a thread may time one acquisition. It is wall-clock time: a thread that shares its CPU with others runs for a part of it only.
@@ -217,13 +239,20 @@ fn adapt(interval: u32, passed_ns: u64, is_spent: bool) -> u32 {
     }
 }
 
-/// How many acquisitions the one that is timed now stands for: those of this lock since the last that was due, times those that were due, of any lock, since the last that was
-/// timed. Both numbers were drawn before anything was known of this one; what they are on average is what it should count for.
+/// How many acquisitions the one that is timed now stands for: those of this lock since the last that was timed, so that a lock never has more holds than acquisitions. The first
+/// that is timed stands for those, too, of all locks of which none was: of a hundred thousand locks that are used once each, one in so many is timed.
+/// (Were those of all locks counted together, as once they were, a long hold of one lock after a thousand short ones of others would count a hundred times.)
+///
+/// All these numbers were drawn before anything was known of this one; what they are on average is what it should count for.
 fn weight_of(thread: &Thread, entry: &Entry) -> u32 {
-    let drawn = entry.interval.load(Relaxed) >> 16;
-    let due = thread.passed.load(Relaxed).min(1 << 16) + 1;
-    thread.passed.store(0, Relaxed);
-    drawn.max(1) * due
+    let (_, stands_for) = interval_of(entry);
+    if is_fresh(entry) {
+        let passed = thread.passed.load(Relaxed).min(1 << 16);
+        thread.passed.store(0, Relaxed);
+        stands_for + passed
+    } else {
+        stands_for
+    }
 }
 
 /// Decides when the next acquisition is timed.
@@ -245,10 +274,10 @@ fn plan(thread: &Thread, entry: &Entry, now: u64) {
     let mean = adapt(thread.interval.load(Relaxed), passed, is_spent);
     let passed = now.wrapping_sub(entry.sampled_ns.load(Relaxed));
     entry.sampled_ns.store(now, Relaxed);
-    let of_entry = adapt(entry.interval.load(Relaxed) & 0xffff, passed, is_spent);
+    let of_entry = adapt(interval_of(entry).0, passed, is_spent);
     let next = draw(thread, of_entry);
     entry.skip.store(next, Relaxed);
-    entry.interval.store(next << 16 | of_entry, Relaxed);
+    set_interval(entry, of_entry, next);
     thread.interval.store(mean, Relaxed);
     thread.skip.store(draw(thread, mean), Relaxed);
 }
