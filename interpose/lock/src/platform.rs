@@ -1,7 +1,7 @@
 //! The operating system and the processor, as far as a lock needs them.
 //!
 //! One implementation serves the preload (`autolock_shim::linux`), one the model checker
-//! (`tests/loom_mutex.rs`). Nothing here may allocate, log or panic.
+//! (`tests/loom_mutex`). Nothing here may allocate, log or panic.
 
 pub use autolock_abi::auto_lock::Parking;
 use autolock_abi::sync::AtomicU32;
