@@ -22,14 +22,6 @@ static void tell(const char *ending)
     truth("process ending=%s", ending);
 }
 
-static void end_of(pid_t child)
-{
-    int status;
-    CHECK(waitpid(child, &status, 0) == child);
-    if (status != 0)
-        FAIL("a child ended with status %#x", status);
-}
-
 static void fork_plain(int argc, char **argv)
 {
     (void)argc, (void)argv;
@@ -42,7 +34,7 @@ static void fork_plain(int argc, char **argv)
         tell("exit");
         exit(0);
     }
-    end_of(child);
+    reap(child);
     use(1);
     tell("exit");
 }
@@ -55,7 +47,7 @@ static void fork_silent(int argc, char **argv)
     pid_t child = fork();
     if (child == 0)
         _exit(0);
-    end_of(child);
+    reap(child);
     child = fork();
     if (child == 0) {
         uses = 0;
@@ -63,7 +55,7 @@ static void fork_silent(int argc, char **argv)
         tell("underscore-exit:0");
         _exit(0);
     }
-    end_of(child);
+    reap(child);
     tell("exit");
 }
 
@@ -82,11 +74,11 @@ static void fork_twice(int argc, char **argv)
             tell("exit");
             exit(0);
         }
-        end_of(grandchild);
+        reap(grandchild);
         tell("exit");
         exit(0);
     }
-    end_of(child);
+    reap(child);
     tell("exit");
 }
 
@@ -101,7 +93,7 @@ static void fork_underscore(int argc, char **argv)
         tell("underscore-exit:0");
         _exit(0);
     }
-    end_of(child);
+    reap(child);
     use(1);
     tell("exit");
 }
@@ -121,7 +113,7 @@ static void fork_holding(int argc, char **argv)
         truth("process dropped=holds");
         exit(0);
     }
-    end_of(child);
+    reap(child);
     OK(pthread_mutex_unlock(&everywhere));
     tell("exit");
 }
@@ -167,7 +159,7 @@ static void fork_among_threads(int argc, char **argv)
             tell("exit");
             exit(0);
         }
-        end_of(child);
+        reap(child);
     }
     STORE(stop, 1);
     for (int i = 0; i < OTHERS; i++)
@@ -239,7 +231,7 @@ static void vfork_and_spawn(int argc, char **argv)
         _exit(9);
     }
     CHECK(child > 0);
-    end_of(child);
+    reap(child);
     use(5);
     // One that fails to become anything: the parent's memory was only borrowed.
     child = vfork();
@@ -247,11 +239,11 @@ static void vfork_and_spawn(int argc, char **argv)
         execl("/no/such/program", "x", (char *)NULL);
         _exit(0);
     }
-    end_of(child);
+    reap(child);
     use(5);
     char *arguments[] = {self, "worker", "12", NULL};
     CHECK(posix_spawn(&child, self, NULL, NULL, arguments, environ) == 0);
-    end_of(child);
+    reap(child);
     posix_spawnattr_t attr;
     sigset_t defaults;
     CHECK(posix_spawnattr_init(&attr) == 0);
@@ -261,7 +253,7 @@ static void vfork_and_spawn(int argc, char **argv)
     CHECK(posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF) == 0);
     arguments[2] = "13";
     CHECK(posix_spawnp(&child, self, NULL, &attr, arguments, environ) == 0);
-    end_of(child);
+    reap(child);
     CHECK(system("exit 0") == 0);
     FILE *pipe = popen("echo through", "r");
     char line[32] = "";
@@ -288,7 +280,7 @@ static void orphaned(int argc, char **argv)
         tell("underscore-exit:0");
         _exit(0);
     }
-    end_of(child);
+    reap(child);
     // The end of the pipe is the grandchild's.
     close(alive[1]);
     CHECK(read(alive[0], &byte, 1) == 0);

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -57,6 +58,16 @@ __attribute__((unused)) static const char *err(int code)
             FAIL("%s returned %d (%s), wanted %s", #call, got_, err(got_), err(wanted_));  \
     } while (0)
 #define OK(call) RETURNS(call, 0)
+
+// Waits for a child, which must end with status 0.
+__attribute__((unused)) static void reap(pid_t child)
+{
+    int status;
+    CHECK(child > 0);
+    CHECK(waitpid(child, &status, 0) == child);
+    if (status)
+        FAIL("a child ended with status %#x", (unsigned)status);
+}
 
 // One line of the transcript. Unbuffered, so that a fork never prints a line twice.
 __attribute__((format(printf, 1, 2), unused)) static void say(const char *format, ...)

@@ -125,15 +125,6 @@ static void set_filter(unsigned action)
     CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) == 0);
 }
 
-static void await(pid_t child)
-{
-    int status;
-    CHECK(child > 0);
-    CHECK(waitpid(child, &status, 0) == child);
-    if (!WIFEXITED(status) || WEXITSTATUS(status))
-        FAIL("a child ended with status 0x%x", status);
-}
-
 int main(int argc, char **argv)
 {
     check_start();
@@ -172,18 +163,18 @@ int main(int argc, char **argv)
         } else if (!strcmp(what, "fork")) {
             pid_t child = fork();
             if (child)
-                await(child);
+                reap(child);
         } else if (!strcmp(what, "vfork")) {
             pid_t child = vfork();
             if (child == 0) {
                 execv(self, rest);
                 _exit(1);
             }
-            await(child);
+            reap(child);
         } else if (!strcmp(what, "spawn")) {
             pid_t child = 0;
             OK(posix_spawn(&child, self, NULL, NULL, rest, environ));
-            await(child);
+            reap(child);
         } else if (!strcmp(what, "exec")) {
             execv(self, rest);
             FAIL("exec %s: %s", self, strerror(errno));

@@ -117,14 +117,6 @@ static void child(void)
     _exit(0);
 }
 
-static void reap(pid_t pid)
-{
-    int status;
-    CHECK(waitpid(pid, &status, 0) == pid);
-    if (status)
-        FAIL("a child ended with status %#x", (unsigned)status);
-}
-
 static pid_t spawn_true(void)
 {
     char *argv[] = {"true", NULL}, *envp[] = {NULL};

@@ -73,15 +73,6 @@ static void *wait_in_vain(void *arg)
     return NULL;
 }
 
-static void await(pid_t child)
-{
-    int status;
-    CHECK(child > 0);
-    CHECK(waitpid(child, &status, 0) == child);
-    if (!WIFEXITED(status) || WEXITSTATUS(status))
-        FAIL("a child ended with status 0x%x", status);
-}
-
 static void *vfork_and_wait(void *arg)
 {
     (void)arg;
@@ -90,7 +81,7 @@ static void *vfork_and_wait(void *arg)
         wait_in_vain(NULL);
         _exit(0);
     }
-    await(child);
+    reap(child);
     wait_in_vain(NULL);
     return NULL;
 }
@@ -124,17 +115,17 @@ int main(int argc, char **argv)
                     contend(WAITERS);
                     _exit(0);
                 }
-                await(child);
+                reap(child);
                 _exit(0);
             }
-            await(child);
+            reap(child);
         } else if (!strcmp(what, "_Fork") || !strcmp(what, "clone")) {
             child = *what == '_' ? _Fork() : (pid_t)syscall(SYS_fork);
             if (child == 0) {
                 wait_in_vain(NULL);
                 _exit(0);
             }
-            await(child);
+            reap(child);
         } else if (!strcmp(what, "vfork")) {
             join(spawn(vfork_and_wait, NULL));
         } else if (!strcmp(what, "exec")) {
