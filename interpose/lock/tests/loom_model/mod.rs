@@ -99,7 +99,7 @@ loom::thread_local! {
 
 /// The same system for locks that spin without a bound: a pause lets the others go on first, as loom needs it.
 /// The threads below id `PER_NODE` are on the first NUMA node, the next so many on the second, and so on.
-#[allow(dead_code, reason = "not every test that has this model has such locks")]
+#[allow(dead_code, reason = "not every test has such locks")]
 pub struct PatientOn<const PER_NODE: u16>;
 #[allow(dead_code, reason = "as above")]
 pub type Patient = PatientOn<1>;
